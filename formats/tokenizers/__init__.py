@@ -1,0 +1,1 @@
+"""Tokenizers between the files of Transformers and the `tokenizer.*` keys of GGUF, both ways."""

@@ -1,0 +1,31 @@
+"""hubclient: holds every model checkpoint a person has and turns it into the layout the next program wants.
+
+    from hubclient import Checkpoint, verify, place
+
+    checkpoint = Checkpoint.from_pretrained("./all-MiniLM-L6-v2")
+    checkpoint.save_pretrained("all-MiniLM-L6-v2-F16.gguf", format="gguf", type="f16")
+
+Names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hubclient.checkpoint import Checkpoint
+    from hubclient.place import place
+    from hubclient.verify import verify
+
+__version__ = "0.1.0"
+__all__ = ["Checkpoint", "__version__", "place", "verify"]
+
+_HOMES = {"Checkpoint": "hubclient.checkpoint", "place": "hubclient.place", "verify": "hubclient.verify"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

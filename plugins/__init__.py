@@ -1,0 +1,1 @@
+"""The plugin host: which packages teach hubclient architectures, formats and commands."""
