@@ -1,0 +1,93 @@
+"""BERT: encoders for embeddings, and sequence classifiers with their pooler. Source: Transformers `modeling_bert`."""
+
+from dataclasses import replace
+
+from hubclient.architectures import Architecture, Fixed, Layout, Placement, block, f32, labels, present, rows_of, u32
+from hubclient.architectures.qwen2 import POOLING
+
+EMBEDDINGS = {
+    "bert.embeddings.word_embeddings.weight": "token_embd.weight",
+    "bert.embeddings.position_embeddings.weight": "position_embd.weight",
+    "bert.embeddings.token_type_embeddings.weight": "token_types.weight",
+    "bert.embeddings.LayerNorm.weight": "token_embd_norm.weight",
+    "bert.embeddings.LayerNorm.bias": "token_embd_norm.bias",
+}
+BLOCK = {
+    f"{hf}.{part}": f"{gguf}.{part}"
+    for hf, gguf in {
+        "attention.self.query": "attn_q",
+        "attention.self.key": "attn_k",
+        "attention.self.value": "attn_v",
+        "attention.output.dense": "attn_output",
+        "attention.output.LayerNorm": "attn_output_norm",
+        "intermediate.dense": "ffn_up",
+        "output.dense": "ffn_down",
+        "output.LayerNorm": "layer_output_norm",
+    }.items()
+    for part in ("weight", "bias")
+}
+ENCODER = (EMBEDDINGS, block("bert.encoder.layer.{i}", "blk.{i}", BLOCK))
+POSITION_IDS = ("bert.embeddings.position_ids",)
+POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
+PRETRAINING = (
+    "cls.predictions.bias",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+    "cls.predictions.transform.dense.weight",
+    "cls.predictions.transform.dense.bias",
+    "cls.predictions.transform.LayerNorm.weight",
+    "cls.predictions.transform.LayerNorm.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
+)
+HEAD = {  # llama.cpp applies cls, tanh, cls.output: the classifier and the pooler before it
+    "bert.pooler.dense.weight": "cls.weight",
+    "bert.pooler.dense.bias": "cls.bias",
+    "classifier.weight": "cls.output.weight",
+    "classifier.bias": "cls.output.bias",
+}
+
+BERT = Architecture(
+    name="bert",
+    hf=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
+    model_type="bert",
+    prefix="bert.",
+    config=(
+        u32("num_hidden_layers", "block_count"),
+        u32("max_position_embeddings", "context_length"),
+        u32("hidden_size", "embedding_length"),
+        u32("intermediate_size", "feed_forward_length"),
+        u32("num_attention_heads", "attention.head_count"),
+        f32("layer_norm_eps", "attention.layer_norm_epsilon"),
+        Fixed("attention.causal", "bool", value=False),
+        u32("type_vocab_size", "tokenizer.ggml.token_type_count"),
+        POOLING,
+    ),
+    defaults={
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    },
+    layouts={"gguf": Layout.of(*ENCODER, drop=POSITION_IDS, omit=(*POOLER, *PRETRAINING))},
+    spellings={"gamma": "weight", "beta": "bias"},
+    implied={"vocab_size": rows_of("bert.embeddings.word_embeddings.weight")},
+    assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
+    tokenizer={"prefer": "wordpiece"},
+    placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
+)
+
+BERT_CLASSIFIER = replace(
+    BERT,
+    name="bert-classifier",
+    hf=("BertForSequenceClassification",),
+    config=(*BERT.config, labels("id2label", "classifier.output_labels")),
+    layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS)},
+    when=present("classifier.weight"),
+)
+
+ARCHITECTURES = (BERT, BERT_CLASSIFIER)

@@ -1,0 +1,117 @@
+"""Architecture: one declaration, both directions. Everything a family module says is one of these values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from hubclient.architectures.config import Default, Pairs
+from hubclient.architectures.expressions import Expr
+from hubclient.architectures.layouts import Layout
+
+Shapes = Mapping[str, tuple[int, ...]]  # Hugging Face names and shapes of a model's tensors
+
+
+@dataclass(frozen=True, slots=True)
+class present:  # noqa: N801 - reads as a word in the tables
+    """True if the model has this tensor."""
+
+    name: str
+
+    def of(self, tensors: Shapes) -> bool:
+        """The fact for a model."""
+        return self.name in tensors
+
+
+@dataclass(frozen=True, slots=True)
+class absent:  # noqa: N801
+    """True if the model lacks this tensor."""
+
+    name: str
+
+    def of(self, tensors: Shapes) -> bool:
+        """The fact for a model."""
+        return self.name not in tensors
+
+
+@dataclass(frozen=True, slots=True)
+class rows_of:  # noqa: N801
+    """The number of rows of a tensor, None if the model lacks it."""
+
+    name: str
+
+    def of(self, tensors: Shapes) -> int | None:
+        """The fact for a model."""
+        return tensors[self.name][0] if self.name in tensors else None
+
+
+Fact = present | absent | rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which modules stay whole, in which order they run, and what a token of context costs.
+
+    `block` is the pattern of a repeated module, `first` and `last` the modules around the blocks, by Hugging Face name.
+    `tied` maps a module to the one whose weight it shares. `kv_elements` is the number of cached elements per token and
+    block (keys and values), None for models without a cache; `window` limits the tokens cached, in every
+    `window_every`-th block.
+    """
+
+    block: str
+    first: tuple[str, ...]
+    last: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
+    kv_elements: Expr | None = None
+    window: str | None = None
+    window_every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model family, as Hugging Face names it and as each format lays it out.
+
+    name          what hubclient calls it
+    hf            class names of config.json's `architectures`; the first is the usual one, those that end in "Model"
+                  have no head and store tensors without `prefix`
+    model_type    config.json's `model_type`
+    config        pairs of config keys and metadata keys
+    defaults      what Transformers assumes when config.json leaves a key out
+    layouts       per format: tensor names and transforms; Hugging Face names carry `prefix`
+    prefix        the part of tensor names ("model.") that some classes leave out
+    blocks        the config key that counts blocks (capture "i")
+    spellings     older last components of tensor names: {"gamma": "weight"}
+    implied       config values that a set of tensors tells (tied embeddings, biases, vocabulary size)
+    assumed       what readers of a format take for granted, by config path: a tuple of values, or an expression that
+                  also fills the value in on the way back; a model that differs is reported as a loss
+    when          tells look-alikes apart on the way back: this declaration is meant if the fact holds
+    look_alike    the name of the declaration that files are read as when nothing tells the two apart
+    tokenizer     how the family's tokenizer is stored in GGUF, see hubclient.formats.tokenizers
+    placement     what fits where
+    """
+
+    name: str
+    hf: tuple[str, ...]
+    model_type: str
+    config: Pairs
+    layouts: Mapping[str, Layout]
+    placement: Placement
+    defaults: Mapping[str, Default] = field(default_factory=lambda: MappingProxyType({}))
+    prefix: str = ""
+    blocks: str = "num_hidden_layers"
+    spellings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    implied: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    assumed: Mapping[str, tuple[Any, ...] | Expr] = field(default_factory=lambda: MappingProxyType({}))
+    when: Fact | None = None
+    look_alike: str | None = None
+    tokenizer: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def claims(self) -> frozenset[str]:
+        """The names this declaration answers to, by space: "hf.LlamaForCausalLM", "gguf.llama"."""
+        return frozenset({f"hf.{name}" for name in self.hf} | {f"{space}.{self.name_in(space)}" for space in self.layouts})
+
+    def name_in(self, space: str) -> str:
+        """What a format calls this architecture."""
+        return self.layouts[space].name or self.name

@@ -1,0 +1,43 @@
+"""Tables that many decoders share: the config pairs and the tensor names of a pre-norm block."""
+
+from hubclient.architectures import ROPE, Pairs, absent, f32, optional, present, rows_of, u32
+
+CONFIG: Pairs = (
+    u32("num_hidden_layers", "block_count"),
+    u32("max_position_embeddings", "context_length"),
+    u32("hidden_size", "embedding_length"),
+    u32("intermediate_size", "feed_forward_length"),
+    u32("num_attention_heads", "attention.head_count"),
+    u32("num_key_value_heads", "attention.head_count_kv"),
+    f32("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+)
+HEAD_DIM: Pairs = (u32("head_dim", "attention.key_length"), u32("head_dim", "attention.value_length"))
+DECODER: Pairs = (*CONFIG, *ROPE)
+
+ENDS = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    **optional({"lm_head.weight": "output.weight"}),
+}
+NORMS = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+}
+MLP = {
+    "mlp.gate_proj.weight": "ffn_gate.weight",
+    "mlp.up_proj.weight": "ffn_up.weight",
+    "mlp.down_proj.weight": "ffn_down.weight",
+}
+ATTENTION = {
+    "self_attn.q_proj.weight": "attn_q.weight",
+    "self_attn.k_proj.weight": "attn_k.weight",
+    "self_attn.v_proj.weight": "attn_v.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+}
+INV_FREQ = ("model.layers.{i}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq")
+
+TIED = {"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("model.embed_tokens.weight")}
+BIASED = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
+
+ROPE_TYPES = ("default", "linear", "yarn", None)
+FIRST, LAST = ("model.embed_tokens",), ("model.norm", "lm_head")

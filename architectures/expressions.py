@@ -1,0 +1,83 @@
+"""Small arithmetic over config values, as data: sizes of heads, defaults that depend on other keys.
+
+An expression is an int, the name of a config key (dots descend), or a product or ratio of expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hubclient.errors import DamagedInput
+
+
+
+@dataclass(frozen=True, slots=True)
+class product:  # noqa: N801 - reads as a word in the tables
+    """left * right."""
+
+    left: Expr
+    right: Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} * {self.right}"
+
+
+@dataclass(frozen=True, slots=True)
+class ratio:  # noqa: N801
+    """left / right, which must come out whole."""
+
+    left: Expr
+    right: Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} / {self.right}"
+
+
+@dataclass(frozen=True, slots=True)
+class by_value:  # noqa: N801
+    """One expression or another, by the value of a config key: `by_value("num_hidden_layers", {46: a}, b)`."""
+
+    key: str
+    cases: Mapping[Any, Expr]
+    otherwise: Expr
+
+    def __str__(self) -> str:
+        return f"by {self.key}"
+
+
+Expr = int | str | product | ratio | by_value
+Expression = Expr
+COMPUTED = (product, ratio, by_value)  # expressions that cannot be mistaken for a plain value
+
+
+def lookup(config: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None if it is absent (or something on the way is not an object)."""
+    value: Any = config
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
+    """The positive integer that an expression stands for; DamagedInput if the config cannot give one."""
+    match expression:
+        case int():
+            return expression
+        case str():
+            value = lookup(config, expression)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+            raise DamagedInput(f"config: {expression} is {value!r} where a positive integer is needed")
+        case product():
+            return evaluate(expression.left, config) * evaluate(expression.right, config)
+        case ratio():
+            whole, rest = divmod(left := evaluate(expression.left, config), right := evaluate(expression.right, config))
+            if rest or not whole:
+                raise DamagedInput(f"config: {expression} is {left} / {right}, which is no whole number")
+            return whole
+        case by_value():
+            return evaluate(expression.cases.get(lookup(config, expression.key), expression.otherwise), config)

@@ -1,0 +1,31 @@
+"""Qwen 3: Qwen 2 with a head size of its own and normalised queries and keys. Source: Transformers `modeling_qwen3`."""
+
+from dataclasses import replace
+
+from hubclient.architectures import Architecture, Layout, block, optional, product
+from hubclient.architectures.decoder import ATTENTION, BIASED, DECODER, ENDS, HEAD_DIM, INV_FREQ, MLP, NORMS, TIED
+from hubclient.architectures.qwen2 import BIASES, POOLING, QWEN2
+
+QK_NORMS = {
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
+}
+OUTPUT_BIAS = optional({"self_attn.o_proj.bias": "attn_output.bias"})
+
+QWEN3: Architecture = replace(
+    QWEN2,
+    name="qwen3",
+    hf=("Qwen3ForCausalLM", "Qwen3Model"),
+    model_type="qwen3",
+    config=(*DECODER, *HEAD_DIM, POOLING),
+    defaults={**QWEN2.defaults, "head_dim": 128},
+    layouts={
+        "gguf": Layout.of(
+            ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, QK_NORMS, MLP, BIASES, OUTPUT_BIAS), drop=INV_FREQ
+        )
+    },
+    implied={**TIED, **BIASED},
+    placement=replace(QWEN2.placement, kv_elements=product(2, product("num_key_value_heads", "head_dim"))),
+)
+
+ARCHITECTURES = (QWEN3,)
