@@ -12,7 +12,9 @@ from types import MappingProxyType
 from hubclient.plugins.discovery import Announcement, claim_of
 
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "hubclient.architectures.llama": ("hf.LlamaForCausalLM", "hf.LlamaModel", "hf.MistralForCausalLM", "hf.MistralModel", "gguf.llama"),
+    "hubclient.architectures.llama": (
+        "hf.LlamaForCausalLM", "hf.LlamaModel", "hf.MistralForCausalLM", "hf.MistralModel", "gguf.llama",
+    ),
     "hubclient.architectures.qwen2": ("hf.Qwen2ForCausalLM", "hf.Qwen2Model", "gguf.qwen2"),
     "hubclient.architectures.qwen3": ("hf.Qwen3ForCausalLM", "hf.Qwen3Model", "gguf.qwen3"),
     "hubclient.architectures.gemma2": ("hf.Gemma2ForCausalLM", "hf.Gemma2Model", "gguf.gemma2"),

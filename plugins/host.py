@@ -49,23 +49,24 @@ class Host:
     ) -> None:
         self.settings_file = settings_file or settings_path(environ)
         self.settings = Settings()
-        self._problems: list[str] = []
-        self._warned: set[str] = set()
+        self._found_wrong: list[str] = []
+        self._said: set[str] = set()
         self._lock = threading.RLock()  # tiles and outputs are worked on by threads, which may all ask
         self._manager = pluggy.PluginManager("hubclient")
         self._manager.add_hookspecs(hookspecs)
         self._disabled_here = tuple(name for name in environ.get("HUBCLIENT_DISABLE_PLUGINS", "").split(",") if name.strip())
         self._read_settings()
         found = Scan((), ()) if environ.get("HUBCLIENT_NO_THIRD_PARTY", "0") not in ("", "0") else third_party()
-        for problem in found.problems:
-            self._report(problem)
+        self._found_wrong += found.problems
         self._plugins = gather([*(builtins() if builtin is None else builtin), *found.announcements])
+        for problem in self._found_wrong:
+            self._say(problem)
 
     def _read_settings(self) -> None:
         try:
             self.settings = read_settings(self.settings_file)
         except HubclientError as error:
-            self._report(f"{error}{f'; {error.hint}' if error.hint else ''}")
+            self._found_wrong.append(f"{error}; {error.hint}" if error.hint else str(error))
 
     # What programs ask for
 
@@ -82,25 +83,33 @@ class Host:
         return tuple(found)
 
     def all_architectures(self) -> tuple[Architecture, ...]:
-        """Every architecture of every enabled, usable plugin."""
-        loaded = (self._try(plugin) for plugin in self._enabled() if plugin.brings_architectures)
-        return tuple(item for contributions in loaded if contributions for item in contributions.architectures)
+        """Every architecture of every enabled, usable plugin, but for those that another one serves in their place."""
+        asked = [plugin for plugin in self._enabled() if plugin.brings_architectures]
+        loaded = [(plugin, brought) for plugin in asked if (brought := self._load(plugin))]
+        self._say_faults(asked)
+        lost = {(name, conflict.claim) for conflict in self.conflicts() for name in conflict.losers}
+        return tuple(
+            item
+            for plugin, brought in loaded
+            for item in brought.architectures
+            if lost.isdisjoint((plugin.name, claim) for claim in item.claims())
+        )
 
     def format(self, name: str) -> Format:
         """The format of this name. Raises UnsupportedFormat, PluginConflict or PluginError."""
         found = self._serve(f"format.{name}")
         if not found:
-            known = ", ".join(self._names("format."))
-            raise UnsupportedFormat(f"no installed plugin knows the format {name!r}; known: {known}", hint=self._turned_off(f"format.{name}"))
+            told = f"no installed plugin knows the format {name!r}; known: {', '.join(self._names('format.'))}"
+            raise UnsupportedFormat(told, hint=self._turned_off(f"format.{name}"))
         return found[0]  # type: ignore[no-any-return]
 
     def formats(self) -> Iterator[Format]:
         """All usable formats, built-ins first, each loaded when the iteration reaches it."""
         for name in self._names("format."):
-            plugin = self._settle(f"format.{name}")[0]
-            contributions = self._try(plugin)
-            if contributions:
-                yield from contributions.claims.get(f"format.{name}", ())
+            try:
+                yield from self._serve(f"format.{name}")
+            except PluginError as error:
+                self._say(f"{error}; {error.hint}")
 
     def command_names(self) -> tuple[str, ...]:
         """Names of all commands of enabled plugins; imports none."""
@@ -123,16 +132,18 @@ class Host:
         return tuple(plugin.info(self._disabled_by(plugin)) for plugin in self._plugins)
 
     def find(self, name: str) -> tuple[PluginInfo, ...]:
-        """The plugins meant by a plugin's name, or else by a third party's distribution name, or else by a claim."""
-        by_name = [plugin for plugin in self._plugins if plugin.named(name)]
-        found = by_name or [p for p in self._plugins if p.of(name)] or [p for p in self._plugins if name in p.announced]
+        """The plugins meant by a plugin's name, or else by a third party's distribution name."""
+        found = [p for p in self._plugins if p.named(name)] or [p for p in self._plugins if p.of(name)]
         return tuple(plugin.info(self._disabled_by(plugin)) for plugin in found)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Names that several enabled plugins announce although one alone can serve them, and who does."""
-        claims = sorted({claim for plugin in self._enabled() for claim in plugin.announced if claim.startswith(UNIQUE)})
-        rivals = {claim: self._announcing(claim) for claim in claims}
-        return tuple(self._conflict(claim, plugins) for claim, plugins in rivals.items() if len(plugins) > 1)
+        rivals: dict[str, list[Plugin]] = {}
+        for plugin in self._enabled():
+            for claim in plugin.announced:
+                rivals.setdefault(claim, []).append(plugin)
+        several = sorted(claim for claim, plugins in rivals.items() if len(plugins) > 1 and claim.startswith(UNIQUE))
+        return tuple(self._conflict(claim, rivals[claim]) for claim in several)
 
     def import_all(self) -> None:
         """Import every enabled plugin; what is wrong with one shows in `plugins()`."""
@@ -141,8 +152,9 @@ class Host:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What went wrong so far, one sentence each."""
-        return tuple(self._problems)
+        """What is wrong as far as is known without importing more, one sentence each."""
+        conflicts = [f"{conflict}; {conflict.remedy}" for conflict in self.conflicts() if not conflict.settled]
+        return (*self._found_wrong, *(str(plugin) for plugin in self._enabled() if plugin.error), *conflicts)
 
     # Who announces what, and who serves it
 
@@ -180,39 +192,31 @@ class Host:
             return plugins
         if conflict.serving is None:
             raise PluginConflict(str(conflict), plugins[0].name, hint=conflict.remedy)
-        self._report(f"{conflict}; {conflict.remedy}")
+        self._say(f"{conflict}; {conflict.remedy}")
         return [conflict.serving]
 
     def _serve(self, claim: str) -> list[Any]:
         """The objects behind a claim. One unusable plugin among several is a warning, alone it is the answer."""
         plugins = self._settle(claim)
-        usable = [contributions for plugin in plugins if (contributions := self._load(plugin))]
-        broken = [plugin for plugin in plugins if plugin.error and not plugin.contributions]
-        if broken and not usable:
-            raise PluginError(str(broken[0]), broken[0].name, hint=broken[0].remedy) from broken[0].cause
-        for plugin in broken:
-            self._report(f"{plugin}; {plugin.remedy}")
-        return [item for contributions in usable for item in contributions.claims.get(claim, ())]
+        found = [item for plugin in plugins if (brought := self._load(plugin)) for item in brought.claims.get(claim, ())]
+        if plugins and not found:
+            first = plugins[0]
+            raise PluginError(str(first), first.name, hint=first.remedy) from first.cause
+        self._say_faults(plugins)
+        return found
 
     def _unknown_architecture(self, claim: str, name: str) -> str:
         from difflib import get_close_matches
 
-        space = claim.removesuffix(name)
-        near = get_close_matches(name, self._names(space), n=3)
-        return f"no installed plugin knows the architecture {name!r} ({space[:-1]})" + (f"; close names: {', '.join(near)}" if near else "")
+        near = get_close_matches(name, self._names(claim.removesuffix(name)), n=3)
+        told = f"; close names: {', '.join(near)}" if near else ""
+        return f"no installed plugin knows the architecture {name!r}{told}"
 
     def _turned_off(self, claim: str) -> str | None:
         off = [plugin for plugin in self._plugins if claim in plugin.announced and self._disabled_by(plugin)]
         return f"the plugin {off[0].source} announces it and is disabled by {self._disabled_by(off[0])}" if off else None
 
     # Loading
-
-    def _try(self, plugin: Plugin) -> Contributions | None:
-        """Load a plugin that nobody asked for by name: unusable is a warning."""
-        contributions = self._load(plugin)
-        if contributions is None:
-            self._report(f"{plugin}; {plugin.remedy}")
-        return contributions
 
     def _load(self, plugin: Plugin) -> Contributions | None:
         """Import a plugin, once; None if it is unusable."""
@@ -224,17 +228,19 @@ class Host:
                     plugin.failed(error)
                 else:
                     plugin.loaded(contributions)
-                    if plugin.error:
-                        self._report(f"{plugin}; {plugin.remedy}")
         return plugin.contributions
 
-    def _report(self, line: str) -> None:
-        """Note a problem and say it once, in one line on stderr unless the program has set up logging."""
-        if line not in self._warned:
+    def _say_faults(self, plugins: Iterable[Plugin]) -> None:
+        for plugin in plugins:
+            if plugin.error:
+                self._say(f"{plugin}; {plugin.remedy}")
+
+    def _say(self, line: str) -> None:
+        """Say something once, in one line on stderr unless the program has set up logging."""
+        if line not in self._said:
             import logging
 
-            self._warned.add(line)
-            self._problems.append(line)
+            self._said.add(line)
             logging.getLogger("hubclient.plugins").warning("hubclient: %s", line)
 
 

@@ -69,7 +69,8 @@ def load(manager: pluggy.PluginManager, name: str, module_path: str) -> Contribu
             manager.check_pending()
             return _collect(manager, plugin)
         except BaseException as error:
-            manager.unregister(plugin)
+            if manager.is_registered(plugin):
+                manager.unregister(plugin)
             if isinstance(error, pluggy.PluginValidationError):
                 raise Unusable(f"implements a hook that does not exist so: {error}") from error
             raise
@@ -82,7 +83,7 @@ def _check_api(wanted: object) -> None:
     bounds = [_BOUND.fullmatch(part.strip()) for part in wanted.split(",")] if isinstance(wanted, str) else [None]
     for bound in bounds:
         if bound is None:
-            raise Unusable(f'says HUBCLIENT_API = {wanted!r}, which is neither a version such as "1" nor a range such as ">=1,<2"')
+            raise Unusable(f'says HUBCLIENT_API = {wanted!r}, neither a version such as "1" nor a range such as ">=1,<2"')
         if not _within(bound[1], (int(bound[2]), int(bound[3] or 0))):
             here = ".".join(map(str, API_VERSION))
             raise Unusable(f"was written for plugin API {wanted}, and this hubclient has {here}")
@@ -90,8 +91,8 @@ def _check_api(wanted: object) -> None:
 
 def _within(operator: str, version: tuple[int, int]) -> bool:
     if operator == "<":
-        return API_VERSION < version
-    return API_VERSION >= version and (operator == ">=" or API_VERSION[0] == version[0])
+        return version > API_VERSION
+    return version <= API_VERSION and (operator == ">=" or API_VERSION[0] == version[0])
 
 
 def _has_hooks(manager: pluggy.PluginManager, module: ModuleType) -> bool:

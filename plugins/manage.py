@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from hubclient.errors import UsageError
+from hubclient.plugins.builtins import ESSENTIAL
 from hubclient.plugins.host import Host
 from hubclient.plugins.registry import PluginInfo
 from hubclient.plugins.settings import Settings, read_settings, write_settings
@@ -31,11 +33,9 @@ def enable(host: Host, name: str, prefer: str | None = None) -> tuple[PluginInfo
 
 def disable(host: Host, name: str) -> tuple[PluginInfo, ...]:
     """Turn a plugin off; it is never imported then. UsageError if there is none of that name or nothing works without it."""
-    found = known(host, name)
-    changed = _keep(host, name, read_settings(host.settings_file).disable(name))
-    if all(plugin.enabled for plugin in found) and all(plugin.enabled for plugin in changed):
-        raise UsageError(f"the plugin {name} cannot be disabled: it is what enables others")
-    return changed
+    if any(plugin.origin == "builtin" and plugin.name in ESSENTIAL for plugin in known(host, name)):
+        raise UsageError(f"the plugin {name} cannot be disabled: without it nothing could be enabled again")
+    return _keep(host, name, read_settings(host.settings_file).disable(name))
 
 
 def known(host: Host, name: str) -> tuple[PluginInfo, ...]:
@@ -48,20 +48,28 @@ def known(host: Host, name: str) -> tuple[PluginInfo, ...]:
     return found
 
 
+def show(host: Host, name: str) -> tuple[PluginInfo, ...]:
+    """The plugins called `name`, or those that announce the claim `name` (`hf.LlamaForCausalLM`, `format.gguf`)."""
+    return tuple(plugin for plugin in host.plugins() if name in plugin.claims) or known(host, name)
+
+
 def diagnose(host: Host) -> Diagnosis:
     """Import every enabled plugin and say what is wrong: with plugins, with settings, between plugins."""
     host.import_all()
-    plugins = host.plugins()
-    broken = [f"the plugin {plugin.name} ({plugin.distribution} {plugin.version}) {plugin.error}" for plugin in plugins if plugin.error]
-    open_conflicts = [f"{conflict}; {conflict.remedy}" for conflict in host.conflicts() if not conflict.settled]
-    problems = dict.fromkeys([*host.problems, *broken, *open_conflicts])
-    return Diagnosis(plugins, tuple(problems), tuple(_notes(host, plugins)))
+    return Diagnosis(host.plugins(), host.problems, tuple(_notes(host)))
 
 
-def _notes(host: Host, plugins: tuple[PluginInfo, ...]) -> list[str]:
-    notes = [f"the plugin {plugin.name} is disabled by {plugin.disabled_by} and was not examined" for plugin in plugins if not plugin.enabled]
-    settings = host.settings
-    for name in sorted({*settings.disabled, *settings.prefer.values()}):
+def _keep(host: Host, name: str, settings: Settings) -> tuple[PluginInfo, ...]:
+    write_settings(host.settings_file, settings)
+    host.settings = settings
+    return host.find(name)
+
+
+def _notes(host: Host) -> Iterator[str]:
+    """What is worth knowing and is not wrong."""
+    for plugin in host.plugins():
+        if not plugin.enabled:
+            yield f"the plugin {plugin.name} is disabled by {plugin.disabled_by} and was not examined"
+    for name in sorted({*host.settings.disabled, *host.settings.prefer.values()}):
         if not host.find(name):
-            notes.append(f"the settings name a plugin {name} that is not installed")
-    return notes
+            yield f"the settings name the plugin {name}, which is not installed"

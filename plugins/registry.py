@@ -109,10 +109,17 @@ class Plugin:
 
     def info(self, disabled_by: str | None) -> PluginInfo:
         """A snapshot for others."""
-        state = "loaded" if self.contributions else "broken" if self.error else "not loaded"
-        origin = "builtin" if self.builtin else "third-party"
         return PluginInfo(
-            self.name, self.distribution, self.version, self.module, origin, disabled_by is None, disabled_by, state, self.error, self.announced
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            module=self.module,
+            origin="builtin" if self.builtin else "third-party",
+            enabled=disabled_by is None,
+            disabled_by=disabled_by,
+            state="loaded" if self.contributions else "broken" if self.error else "not loaded",
+            error=self.error,
+            claims=self.announced,
         )
 
 
@@ -130,6 +137,11 @@ class Conflict:
         return f"{told}; {self.serving.name} serves it" if self.serving else told
 
     @property
+    def losers(self) -> tuple[str, ...]:
+        """Names of the plugins that do not serve it."""
+        return tuple(plugin.name for plugin in self.plugins if plugin is not self.serving)
+
+    @property
     def remedy(self) -> str:
         """How the user settles it."""
         rival = next((plugin for plugin in self.plugins if not plugin.builtin), self.plugins[0])
@@ -145,13 +157,13 @@ def gather(announcements: Iterable[Announcement]) -> tuple[Plugin, ...]:
     for row in announcements:
         rows.setdefault((row.distribution, row.module, row.builtin), []).append(row)
     keys = sorted(rows, key=lambda key: not key[2])
-    taken = Counter(normal(module.rpartition(".")[2] if builtin else distribution) for distribution, module, builtin in keys)
+    short = {key: key[1].rpartition(".")[2] if key[2] else key[0] for key in keys}
+    taken = Counter(normal(name) for name in short.values())
     plugins = []
-    for distribution, module, builtin in keys:
-        name = module.rpartition(".")[2] if builtin else distribution
-        if not builtin and taken[normal(name)] > 1:
-            name = f"{distribution}:{module}"
-        own = rows[distribution, module, builtin]
+    for key in keys:
+        distribution, module, builtin = key
+        name = short[key] if taken[normal(short[key])] == 1 or builtin else f"{distribution}:{module}"
+        own = rows[key]
         summaries = {row.claim: row.summary for row in own if row.summary}
         plugins.append(Plugin(name, distribution, own[0].version, module, builtin, tuple(row.claim for row in own), summaries))
     return tuple(plugins)

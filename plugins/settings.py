@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +75,8 @@ def _checked(content: Any) -> Settings:
 
 def write_settings(path: Path, settings: Settings) -> None:
     """Replace the settings in one step, so that a reader or a crash never meets half of them."""
+    import tempfile
+
     content = {"disabled": sorted(settings.disabled), "prefer": dict(sorted(settings.prefer.items()))}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +85,9 @@ def write_settings(path: Path, settings: Settings) -> None:
                 file.write(json.dumps(content, indent=2) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(file.name, path)
+                Path(file.name).replace(path)
             except BaseException:
-                os.unlink(file.name)
+                Path(file.name).unlink()
                 raise
     except OSError as error:
         raise EnvironmentFault(f"{path}: the plugin settings cannot be written: {error.strerror}", path) from error

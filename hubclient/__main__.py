@@ -1,0 +1,5 @@
+"""`python -m hubclient`."""
+
+from hubclient.cli import main
+
+main()

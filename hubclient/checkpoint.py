@@ -1,0 +1,199 @@
+"""Checkpoint: a model on disk in any known format, and the conversions it can take.
+
+    checkpoint = Checkpoint.from_pretrained("./Llama-3.2-1B")
+    plan = checkpoint.plan("out/{name}-{type}.gguf", format="gguf", type=["f16", "Q8_0"])
+    checkpoint.save_pretrained("Llama-3.2-1B-F16.gguf", format="gguf", type="f16")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubclient.errors import Lossy, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.plugins import get_host
+from hubclient.spokes import spoke
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from hubclient.execute import Progress
+    from hubclient.formats.model import OpenedCheckpoint
+    from hubclient.model import Model, Target
+    from hubclient.plan import OutputPlan, Plan
+    from hubclient.plugins import Host
+
+_PARTS = (None, "tokenizer", "config")
+_SUFFIX = {"gguf": ".gguf"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint: headers only; weights are read when something is saved or verified."""
+
+    opened: OpenedCheckpoint
+    host: Host
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *, host: Host | None = None, only: str | None = None) -> Checkpoint:
+        """Open a folder or file of any known format.
+
+        `only="tokenizer"` or `"config"` also opens folders without weights. Raises SourceMissing, UnsupportedFormat or
+        DamagedInput.
+        """
+        path, host = Path(source), host or get_host()
+        if not path.exists():
+            raise SourceMissing(f"{source}: there is no such file or folder", path)
+        for format_ in host.formats():
+            if format_.detect(path):
+                return cls(format_.open(path), host)
+        if only is not None and path.is_dir():
+            from hubclient.formats.safetensors import open_folder_without_weights
+
+            return cls(open_folder_without_weights(path), host)
+        known = ", ".join(format_.name for format_ in host.formats())
+        raise UnsupportedFormat(f"{source}: is no checkpoint in a known format ({known})")
+
+    @property
+    def format(self) -> str:
+        """The name of its format."""
+        return self.opened.format
+
+    @cached_property
+    def model(self) -> Model:
+        """The canonical view: Hugging Face names and config. Raises UnsupportedArchitecture, UnmappedTensor, DamagedInput."""
+        return spoke(self.format).read(self.opened, self.host)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """config.json's content, as it is or rebuilt from the file's metadata."""
+        return self.model.raw_config
+
+    @property
+    def name(self) -> str:
+        """What to call it: repository, folder or file name."""
+        path = self.opened.path.absolute()
+        if path.is_file():
+            return path.stem
+        if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+            return path.parent.parent.name.rsplit("--", 1)[-1]
+        return path.resolve().name or "model"
+
+    def plan(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "safetensors",  # noqa: A002 - the word users know
+        type: str | Sequence[str] = "auto",  # noqa: A002
+        only: str | None = None,
+        pre: str | None = None,
+        max_shard_size: int | None = None,
+    ) -> Plan:
+        """What a conversion would do, from headers alone; touches no weight byte and writes nothing.
+
+        `out` may contain {name} and {type}; by default it is named after the checkpoint, in the working folder. `type`
+        given as a sequence plans several outputs that share one read. `only` limits the output to "tokenizer" or
+        "config"; `pre` names the pre-tokenizer (`tokenizer.ggml.pre`); `max_shard_size` (bytes) splits the weights.
+        Raises UsageError, Unsupported* or DamagedInput.
+        """
+        from hubclient.model import Request
+        from hubclient.plan import Plan
+
+        if only not in _PARTS:
+            raise UsageError(f"only {only!r} is unknown; tokenizer and config can be asked for alone")
+        names = [type] if isinstance(type, str) else list(dict.fromkeys(type))
+        model = self._part(only)
+        targets = [spoke(format).write(model, Request(name, pre, max_shard_size, only)) for name in names]
+        paths = self._paths(out, format, targets)
+        outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
+        architecture = model.architecture.name if only != "tokenizer" else None
+        return Plan(self.opened.path, self.format, architecture, self.opened.files, outputs)
+
+    def save_pretrained(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "safetensors",  # noqa: A002
+        type: str | Sequence[str] = "auto",  # noqa: A002
+        only: str | None = None,
+        pre: str | None = None,
+        max_shard_size: int | None = None,
+        strict: bool = False,
+        force: bool = False,
+        jobs: int | None = None,
+        max_memory: int | None = None,
+        executor: Executor | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Path, ...]:
+        """Convert; returns the files or folders written. The first options are those of `plan`, the others of `run`."""
+        plan = self.plan(out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size)
+        return run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, executor=executor, progress=progress)
+
+    def _part(self, only: str | None) -> Model:
+        if only != "tokenizer":
+            return self.model
+        from hubclient.spokes.tokenizer_only import read
+
+        return read(self.opened, self.host)
+
+    def _lay_out(self, path: Path, format_name: str, target: Target) -> OutputPlan:
+        from dataclasses import replace
+
+        from hubclient.plan import OutputPlan, lay_out
+
+        format_ = self.host.format(format_name)
+        spec = target.spec if format_.folder else replace(target.spec, name=path.name)
+        files = format_.layout(spec)
+        steps = tuple(lay_out(target, files))
+        return OutputPlan(path, format_name, format_.folder, target.type, files, steps, target.losses, target.dropped)
+
+    def _paths(self, out: str | os.PathLike[str] | None, format_name: str, targets: Sequence[Target]) -> list[Path]:
+        pattern = os.fspath(out) if out is not None else "{name}-{type}" + _SUFFIX.get(format_name, f"-{format_name}")
+        paths = [_fill(pattern, self.name, target.type) for target in targets]
+        if len(set(paths)) < len(paths):
+            raise UsageError(f"{pattern}: several types need {{type}} in the output's name, or they would all be called the same")
+        for path in paths:
+            self._check_path(path, folder=self.host.format(format_name).folder)
+        return paths
+
+    def _check_path(self, path: Path, *, folder: bool) -> None:
+        source = self.opened.path.resolve()
+        inputs = {file.path.resolve() for file in self.opened.files} | {item.resolve() for item in self.opened.sidecars.values()}
+        if path == source or path in inputs:
+            raise UsageError(f"{path}: is the source itself; name another output")
+        if folder and any(path in item.parents for item in (source, *inputs)):
+            raise UsageError(f"{path}: the source lies in this folder; name another output")
+        if not folder and path.is_dir():
+            raise UsageError(f"{path}: is a folder where a file is to be written; add a file name, such as {path / '{name}-{type}.gguf'}")
+
+
+def run(
+    plan: Plan,
+    *,
+    strict: bool = False,
+    force: bool = False,
+    jobs: int | None = None,
+    max_memory: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Carry out a plan; returns the files or folders written.
+
+    `strict` refuses with Lossy if anything is not carried over. `force` replaces what is already there. `jobs` threads
+    share `max_memory` bytes (default 512 MiB), or any `executor` takes the tiles; `progress` is called with bytes done
+    and bytes in all.
+    """
+    from hubclient.execute import DEFAULT_MEMORY, execute
+
+    if strict and plan.losses:
+        raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
+    return execute(plan, jobs=jobs, max_memory=max_memory or DEFAULT_MEMORY, force=force, executor=executor, progress=progress)
+
+
+def _fill(pattern: str, name: str, type_: str) -> Path:
+    """The output's path, with links followed: what a link points to is written, the link stays."""
+    return Path(os.path.realpath(pattern.replace("{name}", name).replace("{type}", type_)))

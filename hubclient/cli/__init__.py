@@ -1,0 +1,92 @@
+"""The command line: a lazy group of commands from the plugin host, and the one place where errors become sentences.
+
+`main` is the entry point. Nothing here imports numpy, rich or an HTTP client; commands import what they need when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from hubclient import __version__
+from hubclient.errors import HubclientError
+
+FAULT = 70
+_INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Commands by name from the plugin host; listing them imports none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names of all commands."""
+        from hubclient.plugins import get_host
+
+        return list(get_host().command_names())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now."""
+        from hubclient.plugins import get_host
+
+        return get_host().command(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line per command, without importing any."""
+        from hubclient.plugins import get_host
+
+        host = get_host()
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, host.command_summary(name)) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hubclient")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Turn model checkpoints into the layout the next program wants: safetensors, GGUF and back, exactly."""
+    ctx.obj = {"debug": debug}
+
+
+def main() -> None:
+    """Run the command line; exits with the code that the error tree states."""
+    arguments = sys.argv[1:]
+    try:
+        status = cli(args=arguments, prog_name="hubclient", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("hubclient: interrupted; the same command goes on from here", err=True)
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    """Print one sentence and the next thing to try; returns the exit code."""
+    if isinstance(error, HubclientError):
+        click.echo(f"hubclient: {error}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        return error.exit_code
+    if isinstance(error, MemoryError | OSError):
+        what = "out of memory" if isinstance(error, MemoryError) else f"{error.filename or 'system'}: {error.strerror or error}"
+        click.echo(f"hubclient: {what}", err=True)
+        return 5
+    click.echo(f"hubclient: a fault of ours: {type(error).__name__}: {_one_line(error)} (run again with --debug for details)", err=True)
+    return FAULT
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,5 @@
+"""`python -m hubclient.cli`."""
+
+from hubclient.cli import main
+
+main()

@@ -1,0 +1,169 @@
+"""Carrying out a plan: tiles over any executor, each written at its known place and noted in the journal.
+
+Tiles are independent and their bytes do not depend on how they are cut, so any number of jobs gives the same output.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hubclient.errors import SourceChanged
+from hubclient.formats.model import SourceFile
+from hubclient.outputs import Output, check_space, write_rows
+from hubclient.plan import Plan, Step
+from hubclient.rows import FilePool, Reader
+from hubclient.tiles import Tile, groups, tiles, work
+
+DEFAULT_MEMORY = 512 << 20
+_BASE_MEMORY = 32 << 20  # interpreter growth, journal, bookkeeping: not available for tiles
+_AHEAD = 4  # tiles submitted per job, so that no job waits for the next one to be planned
+
+Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
+
+
+class _Job(NamedTuple):
+    tile: Tile
+    steps: tuple[tuple[int, Step, Path], ...]
+
+
+class _Written(NamedTuple):
+    output: int
+    step: Step
+    start: int
+    stop: int
+    crc: int
+    nbytes: int
+
+
+def execute(
+    plan: Plan,
+    *,
+    jobs: int | None = None,
+    max_memory: int = DEFAULT_MEMORY,
+    force: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Write all outputs of a plan; returns their paths.
+
+    `jobs` threads (default: the cores of this machine) share `max_memory` bytes. An interrupted run leaves partial files
+    that the same call goes on from. Raises an EnvironmentFault (OutputExists, OutputBusy, NotEnoughSpace, SourceChanged).
+    """
+    jobs = jobs or cores()
+    check_sources(plan.sources)
+    outputs: list[Output] = []
+    try:
+        for output in plan.outputs:
+            outputs.append(Output(plan, output, force=force))
+        check_space(outputs)
+        for item in outputs:
+            item.create()
+        _run(plan, outputs, executor, jobs, max_memory, progress)
+        _refuse_changed(plan, outputs)
+        for item in outputs:
+            item.sync()
+        while outputs:
+            outputs.pop(0).publish()
+    finally:
+        for item in outputs:
+            item.close()
+    return tuple(path for output in plan.outputs for path in ([output.path] if output.folder else output.paths()))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_sources(sources: Sequence[SourceFile]) -> None:
+    """SourceChanged if a source file is not as it was when the plan was made."""
+    for source in sources:
+        try:
+            stat = source.path.stat()
+        except OSError:
+            raise SourceChanged(f"{source.path}: is gone since the plan was made", source.path) from None
+        if (stat.st_size, stat.st_mtime_ns) != (source.size, source.mtime_ns):
+            raise SourceChanged(f"{source.path}: changed since the plan was made", source.path)
+
+
+def _run(
+    plan: Plan, outputs: list[Output], executor: Executor | None, jobs: int, max_memory: int, progress: Progress | None
+) -> None:
+    report = _Reporter(progress, sum(step.nbytes for output in plan.outputs for step in output.steps))
+    pending: set[Future[list[_Written]]] = set()
+
+    def collect(*, everything: bool) -> None:
+        nonlocal pending
+        finished, pending = wait(pending, return_when=ALL_COMPLETED if everything else FIRST_COMPLETED)
+        for future in finished:
+            for written in future.result():
+                outputs[written.output].note(written.step, written.start, written.stop, written.crc)
+                report.add(written.nbytes)
+
+    with FilePool() as pool, _threads(executor, jobs) as runner:
+        reader = Reader(pool)
+        try:
+            for job in _jobs(plan, outputs, max_memory - _BASE_MEMORY, jobs, report):
+                pending.add(runner.submit(_write, job, reader))
+                if len(pending) >= _AHEAD * jobs:
+                    collect(everything=False)
+            collect(everything=True)
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            wait(pending)
+            raise
+
+
+def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report: _Reporter) -> Iterator[_Job]:
+    for group in groups(plan.outputs):
+        for tile in tiles(group, max_memory, jobs):
+            missing = [(index, step) for index, step in group.steps if not outputs[index].has(step, tile.start, tile.stop)]
+            for _, step in (item for item in group.steps if item not in missing):
+                report.add((tile.stop - tile.start) * step.encoding.row_bytes(group.array.columns))
+            if missing:
+                yield _Job(tile, tuple((index, step, outputs[index].path(step)) for index, step in missing))
+
+
+def _write(job: _Job, reader: Reader) -> list[_Written]:
+    """One tile, on any thread or process: read, transform, encode and write for every output that wants it."""
+    tile, written = job.tile, []
+    where = {id(step): (index, path) for index, step, path in job.steps}
+    for step, data in work(tile, [step for _, step, _ in job.steps], reader):
+        index, path = where[id(step)]
+        crc = write_rows(path, data, step.offset + tile.start * data.shape[1])
+        written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes))
+    return written
+
+
+def _refuse_changed(plan: Plan, outputs: list[Output]) -> None:
+    try:
+        check_sources(plan.sources)
+    except SourceChanged:
+        while outputs:
+            outputs.pop().close(discard=True)
+        raise
+
+
+@contextmanager
+def _threads(executor: Executor | None, jobs: int) -> Iterator[Executor]:
+    if executor is not None:
+        yield executor
+        return
+    with ThreadPoolExecutor(jobs, "hubclient") as own:
+        yield own
+
+
+class _Reporter:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def add(self, nbytes: int) -> None:
+        self._done += nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)

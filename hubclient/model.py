@@ -1,0 +1,109 @@
+"""The canonical view of a checkpoint: Hugging Face names, lazy arrays, one spelling of the config. Every format is a spoke to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.arrays import Array, Leaf
+from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hubclient.architectures.declaration import Architecture
+    from hubclient.formats.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Bytes that a leaf holds itself instead of a file: a tensor derived from the config."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    data: bytes
+    big_endian: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How a checkpoint spells tensor names: with the architecture's prefix or without, and which older last components."""
+
+    prefixed: bool = True
+    older: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint through its architecture.
+
+    `config` is normalised (see hubclient.architectures.config), `raw_config` is config.json's content as the checkpoint
+    has it or as it was rebuilt. `tensors` are the Hugging Face tensors under full names (with the architecture's prefix).
+    `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `files` are
+    small files that travel along; `losses` is what reading already had to give up.
+    """
+
+    opened: OpenedCheckpoint
+    architecture: Architecture
+    hf_class: str
+    config: Mapping[str, Any]
+    raw_config: Mapping[str, Any]
+    tensors: Mapping[str, Array]
+    naming: Naming = field(default_factory=Naming)
+    dtypes: Mapping[str, Encoding] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    losses: tuple[str, ...] = ()
+    load_tokenizer: Callable[[], Tokenizer | None] = lambda: None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, read when first asked for; None if the checkpoint has none."""
+        return self.load_tokenizer()
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the Hugging Face tensors."""
+        return {name: array.shape for name, array in self.tensors.items()}
+
+    @property
+    def layers(self) -> int:
+        """Number of blocks."""
+        value = self.config.get(self.architecture.blocks)
+        return value if isinstance(value, int) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of an output: type name ("auto", "f16", "Q8_0"), an override of the pre-tokenizer's name, shard size."""
+
+    type: str = "auto"
+    pre: str | None = None
+    max_shard_size: int | None = None
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An output as a spoke describes it: the specification, the array behind each of its tensors, and what is given up.
+
+    `dropped` lists tensors that were left out because they can be recomputed; that is no loss.
+    """
+
+    spec: OutputSpec
+    arrays: tuple[Array, ...]
+    type: str
+    losses: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+def encodings_of(array: Array) -> set[Encoding]:
+    """The encodings of the stored tensors behind an array."""
+    return {leaf.ref.encoding for leaf in array.leaves()}
+
+
+def leaf(ref: Any) -> Leaf:
+    """A stored tensor as an array."""
+    return Leaf(ref.shape, ref)

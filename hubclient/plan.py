@@ -1,0 +1,183 @@
+"""The plan of a conversion: every file, offset, transform and loss, known before a weight byte is read. Pure data.
+
+Printable, serialisable, comparable; the fingerprint of each output names it for resumption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hubclient.architectures.arrays import Array
+from hubclient.formats.model import Encoding, FileLayout, SourceFile
+from hubclient.model import Inline, Target, encodings_of
+
+_SCHEMA = 1
+_WIDER = {"BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",), "Q8_0": ("F32", "F64")}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One output tensor: the array behind it, its encoding, its file (an index) and place; `index` counts an output's steps."""
+
+    index: int
+    name: str
+    array: Array
+    encoding: Encoding
+    file: int
+    offset: int
+    nbytes: int
+
+    @property
+    def moves(self) -> bool:
+        """True if stored bytes move as they are, without being decoded."""
+        own = encodings_of(self.array)
+        packed = self.encoding.blocked
+        return own == {self.encoding} and (self.array.moves_rows if packed else self.array.moves_elements) and not self._stranded
+
+    @property
+    def _stranded(self) -> bool:
+        return self.encoding.blocked and len(self.array.shape) < 2
+
+    @property
+    def fidelity(self) -> str:
+        """What happens to the values: "exact", "computed", "rounded" (to a plain dtype) or "quantised"."""
+        own = {encoding.name for encoding in encodings_of(self.array)}
+        if not self.array.moves_elements:
+            return "computed"
+        if all(name == self.encoding.name or self.encoding.name in _WIDER.get(name, ()) for name in own):
+            return "exact"
+        return "quantised" if self.encoding.blocked else "rounded"
+
+    def as_json(self) -> dict[str, Any]:
+        """The step as plain data."""
+        inputs = [leaf.ref.name for leaf in self.array.leaves()]
+        return {
+            "name": self.name,
+            "shape": list(self.array.shape),
+            "encoding": self.encoding.name,
+            "from": inputs[0] if len(inputs) == 1 else inputs,
+            "source_encoding": "/".join(sorted({encoding.name for encoding in encodings_of(self.array)})),
+            "transform": self.array.describe(),
+            "fidelity": self.fidelity,
+            "file": self.file,
+            "offset": self.offset,
+            "bytes": self.nbytes,
+        }
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """One output: a file, a split or a folder. `path` is where it appears when it is complete."""
+
+    path: Path
+    format: str
+    folder: bool
+    type: str
+    files: tuple[FileLayout, ...]
+    steps: tuple[Step, ...]
+    losses: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def paths(self) -> tuple[Path, ...]:
+        """The files as they will be called."""
+        if self.folder:
+            return tuple(self.path / file.name for file in self.files)
+        return (self.path,) if len(self.files) == 1 else tuple(self.path.parent / file.name for file in self.files)
+
+    def as_json(self) -> dict[str, Any]:
+        """The output as plain data."""
+        files = [{"name": file.name, "bytes": file.size, "head_bytes": len(file.head)} for file in self.files]
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "type": self.type,
+            "bytes": self.size,
+            "files": files,
+            "losses": list(self.losses),
+            "dropped": list(self.dropped),
+            "tensors": [step.as_json() for step in self.steps],
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversion: sources, with the state they were planned from, and outputs."""
+
+    source: Path
+    source_format: str
+    architecture: str | None
+    sources: tuple[SourceFile, ...]
+    outputs: tuple[OutputPlan, ...]
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What is not carried over, over all outputs."""
+        return tuple(dict.fromkeys(loss for output in self.outputs for loss in output.losses))
+
+    @cached_property
+    def source_state(self) -> str:
+        """sha256 over name, size, time of change and header digest of every source file."""
+        state = [(str(file.path), file.size, file.mtime_ns, file.header_digest) for file in self.sources]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def fingerprint(self, output: OutputPlan) -> str:
+        """sha256 over everything that decides an output's bytes and where they come from."""
+        digest = hashlib.sha256(self.source_state.encode())
+        digest.update(json.dumps([_SCHEMA, output.format, output.type]).encode())
+        for file in output.files:
+            digest.update(f"{file.name}\0{file.size}\0".encode())
+            digest.update(file.head)
+        for step in output.steps:
+            inputs = "\0".join(_identity(leaf.ref) for leaf in step.array.leaves())
+            digest.update(f"{step.name}\0{step.encoding.name}\0{step.array.describe()}\0{inputs}\n".encode())
+        return digest.hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data, for `--dry-run --json` and for comparison."""
+        return {
+            "schema": _SCHEMA,
+            "source": str(self.source),
+            "source_format": self.source_format,
+            "architecture": self.architecture,
+            "source_state": self.source_state,
+            "sources": [
+                {"path": str(file.path), "bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_digest}
+                for file in self.sources
+            ],
+            "outputs": [{"fingerprint": self.fingerprint(output), **output.as_json()} for output in self.outputs],
+        }
+
+
+def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:
+    """The steps of an output, in file order."""
+    placed = ((number, place) for number, file in enumerate(files) for place in file.tensors)
+    for index, (number, place) in enumerate(placed):
+        spec = target.spec.tensors[place.index]
+        yield Step(index, spec.name, target.arrays[place.index], spec.encoding, number, place.offset, place.nbytes)
+
+
+def fidelities(output: OutputPlan) -> Mapping[str, int]:
+    """How many tensors of an output are moved or computed in which way."""
+    counts: dict[str, int] = {}
+    for step in output.steps:
+        counts[step.fidelity] = counts.get(step.fidelity, 0) + 1
+    return counts
+
+
+def _identity(ref: Any) -> str:
+    if isinstance(ref, Inline):
+        return f"{ref.name}={hashlib.sha256(ref.data).hexdigest()}"
+    return f"{ref.name}@{ref.file.name}+{ref.offset}"
+
+

@@ -1,0 +1,134 @@
+"""Reading rows of stored tensors: a bounded pool of open files, native elements or float32, any number of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hubclient.errors import EnvironmentFault, SourceChanged
+from hubclient.formats import codecs
+from hubclient.model import Inline
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hubclient.architectures.arrays import Leaf
+    from hubclient.formats.model import Encoding, TensorRef
+
+    Rows = np.ndarray[Any, Any]
+
+_OPEN_FILES = 64  # well under the usual limit of 256 (macOS) or 1024 descriptors
+
+
+class FilePool:
+    """Open files by path, at most `limit` at a time; a context manager that closes them."""
+
+    def __init__(self, limit: int = _OPEN_FILES) -> None:
+        self._limit = limit
+        self._files: OrderedDict[Path, int] = OrderedDict()
+        self._users: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[FilePool], tuple[int]]:
+        return FilePool, (self._limit,)  # another process opens its own
+
+    def __enter__(self) -> FilePool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            for descriptor in self._files.values():
+                os.close(descriptor)
+            self._files.clear()
+
+    def read_into(self, path: Path, buffer: memoryview, offset: int) -> None:
+        """Fill `buffer` from `offset`; SourceChanged if the file has become too short."""
+        descriptor = self._borrow(path)
+        try:
+            done = 0
+            while done < len(buffer):
+                count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                if count == 0:
+                    raise SourceChanged(f"{path}: became shorter while it was read", path)
+                done += count
+        except OSError as error:
+            if isinstance(error, SourceChanged):
+                raise
+            raise EnvironmentFault(f"{path}: cannot be read ({error.strerror})", path) from error
+        finally:
+            self._give_back(path)
+
+    def _borrow(self, path: Path) -> int:
+        with self._lock:
+            if path not in self._files:
+                self._make_room()
+                try:
+                    self._files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                except OSError as error:
+                    raise EnvironmentFault(f"{path}: cannot be opened ({error.strerror})", path) from error
+            self._files.move_to_end(path)
+            self._users[path] = self._users.get(path, 0) + 1
+            return self._files[path]
+
+    def _give_back(self, path: Path) -> None:
+        with self._lock:
+            self._users[path] -= 1
+
+    def _make_room(self) -> None:
+        for path in [path for path in self._files if not self._users.get(path)]:
+            if len(self._files) < self._limit:
+                return
+            os.close(self._files.pop(path))
+
+
+class Reader:
+    """Rows of leaves. `native` gives unsigned integers of the element's size, or packed bytes where elements share blocks;
+    `floats` gives float32."""
+
+    def __init__(self, pool: FilePool) -> None:
+        self._pool = pool
+
+    def native(self, leaf: Leaf, start: int, stop: int) -> Rows:
+        """Rows [start, stop): shape (rows, columns) of uint8/16/32/64, or (rows, row bytes) of uint8 for blocked encodings."""
+        encoding = leaf.ref.encoding
+        raw = self._raw(leaf.ref, start * (size := encoding.row_bytes(leaf.columns)), (stop - start) * size)
+        return _elements(raw.reshape(stop - start, size), encoding)
+
+    def floats(self, leaf: Leaf, start: int, stop: int) -> Rows:
+        """Rows [start, stop) as float32 of shape (rows, columns)."""
+        encoding = leaf.ref.encoding
+        if encoding.blocked and len(leaf.shape) < 2:  # blocks run along the only axis
+            first, last = start // encoding.block, -(-stop // encoding.block)
+            raw = self._raw(leaf.ref, first * encoding.block_bytes, (last - first) * encoding.block_bytes)
+            values = codecs.decode(raw.reshape(1, -1), encoding, (last - first) * encoding.block).reshape(-1, 1)
+            return values[start - first * encoding.block : stop - first * encoding.block]
+        return decode(self.native(leaf, start, stop), encoding, leaf.columns)
+
+    def _raw(self, ref: TensorRef | Inline, offset: int, nbytes: int) -> Rows:
+        import numpy as np
+
+        if isinstance(ref, Inline):
+            return np.frombuffer(ref.data, np.uint8, nbytes, offset)
+        raw = np.empty(nbytes, np.uint8)
+        self._pool.read_into(ref.file, memoryview(raw), ref.offset + offset)
+        return codecs.byteswap(raw, ref.encoding) if ref.big_endian else raw
+
+
+def decode(native: Rows, encoding: Encoding, columns: int) -> Rows:
+    """Native rows (see `Reader.native`) as float32."""
+    return codecs.decode(packed(native), encoding, columns)
+
+
+def packed(native: Rows) -> Rows:
+    """Native rows as the bytes they have in a file: uint8 of shape (rows, row bytes)."""
+    import numpy as np
+
+    return np.ascontiguousarray(native).view(np.uint8).reshape(len(native), -1)
+
+
+def _elements(raw: Rows, encoding: Encoding) -> Rows:
+    return raw if encoding.blocked else raw.view(f"u{encoding.block_bytes}")

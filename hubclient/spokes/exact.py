@@ -1,0 +1,52 @@
+"""Which dtype brings stored values back without loss, asked of the values.
+
+GGUF keeps norms and biases as F32 whatever the model's dtype was. Going back, such a tensor becomes bf16 or f16 again if
+every one of its values is one; the tensors in question are small, so this is the one place where planning reads values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from hubclient.architectures.arrays import Array
+from hubclient.formats.encodings import BF16, F16, F32
+from hubclient.formats.model import Encoding
+from hubclient.model import encodings_of
+
+if TYPE_CHECKING:
+    from hubclient.rows import Reader
+
+_LIMIT = 64 << 20  # bytes of values that planning may look at
+
+
+def narrowed(tensors: Mapping[str, Array], main: Encoding | None) -> dict[str, Encoding]:
+    """The dtypes of a model whose file does not say them: its own where safetensors has them, `main` for F32 tensors
+    whose values fit it, F32 for what must be decoded."""
+    from hubclient.rows import FilePool, Reader
+
+    result: dict[str, Encoding] = {}
+    budget = _LIMIT
+    with FilePool() as pool:
+        for name, array in tensors.items():
+            own = encodings_of(array)
+            stored = own.pop() if len(own) == 1 else None
+            size = array.rows * array.columns * 4
+            if stored == F32 and main in (BF16, F16) and size <= budget:
+                budget -= size
+                result[name] = main if _fits(array, main, Reader(pool)) else F32
+            elif stored is not None and stored.safetensors and array.moves_elements:
+                result[name] = stored
+            else:
+                result[name] = F32
+    return result
+
+
+def _fits(array: Array, encoding: Encoding, reader: Reader) -> bool:
+    import numpy as np
+
+    from hubclient.formats import codecs
+
+    values = array.read(0, array.rows, reader.floats)
+    again = codecs.decode(codecs.encode(values, encoding), encoding, array.columns)
+    return bool(np.array_equal(values.view(np.uint32), again.view(np.uint32)))

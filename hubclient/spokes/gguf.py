@@ -1,0 +1,324 @@
+"""The GGUF spoke: tensor names and shapes through the architecture's layout, config as metadata, the tokenizer as keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hubclient.architectures.arrays import Array
+from hubclient.architectures.config import difference, forward, normalise, restore
+from hubclient.architectures.layouts import Layout, Matching, Side
+from hubclient.errors import DamagedInput, PluginConflict, UnmappedTensor, UnsupportedArchitecture
+from hubclient.formats import gguf
+from hubclient.formats.encodings import BF16, F16, F32
+from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
+from hubclient.formats.jsonfile import parse_json, write_json
+from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
+from hubclient.model import Inline, Model, Naming, Request, Target, encodings_of, leaf
+from hubclient.spokes import carried as own
+from hubclient.spokes import rebuild
+from hubclient.spokes.exact import narrowed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hubclient.architectures.declaration import Architecture
+    from hubclient.formats.tokenizers import Tokenizer
+    from hubclient.plugins import Host
+
+T = TypeVar("T")
+_POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
+
+
+# Reading
+
+
+def read(opened: OpenedCheckpoint, host: Host) -> Model:
+    """The canonical view of a GGUF file."""
+    carried = own.load(opened.metadata, opened.path)
+    architecture = _recognise(opened, host, carried)
+    layout = architecture.layouts["gguf"]
+    config = _located(opened, lambda: rebuild.told(architecture, opened.metadata))
+    matching = _match(architecture, opened.tensors, "target", _layers(architecture, config), str(opened.path))
+    tensors = _located(opened, lambda: _backward(matching, opened, config))
+    derived = {name: _floats(opened.tensors[name]) for name in layout.derive if name in opened.tensors}
+    config, losses = rebuild.with_derived(architecture, config, derived)
+    hf_class = carried.hf_class if carried else _usual_class(architecture, config)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    dtypes = carried.all_dtypes(tensors) if carried else narrowed(tensors, main_encoding(opened.tensors.values()))
+    raw = rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, _main_name(dtypes, tensors))
+    if carried:
+        raw, losses = restore(raw, carried.config), []
+    pooling = {"pooling_mode": config["pooling_mode"]} if "pooling_mode" in config else {}
+    files = dict(carried.files) if carried else _rebuilt_files(opened.metadata, config, raw)
+    naming = carried.naming if carried else Naming(not hf_class.endswith("Model"))
+    return Model(
+        opened=opened, architecture=architecture, hf_class=hf_class,
+        config={**normalise(raw, architecture.defaults), **pooling}, raw_config=raw, tensors=tensors, naming=naming,
+        dtypes=dtypes, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened.metadata),
+    )  # fmt: skip
+
+
+def load_tokenizer(metadata: Mapping[str, Value]) -> Tokenizer | None:
+    """The tokenizer of a file's keys."""
+    from hubclient.formats.tokenizers import from_gguf
+
+    residual = metadata.get(own.TOKENIZER_KEY)
+    return from_gguf(metadata, residual=str(residual.value) if residual else None) if "tokenizer.ggml.model" in metadata else None
+
+
+def main_encoding(stored: Iterable[Any]) -> Encoding | None:
+    """The encoding that holds most bytes, of matrices if there are any."""
+    sizes: dict[Encoding, int] = {}
+    for item in stored:
+        weight = item.nbytes if len(item.shape) > 1 else 0
+        sizes[item.encoding] = sizes.get(item.encoding, 0) + weight
+    return max(sizes, key=lambda encoding: sizes[encoding], default=None)
+
+
+def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None) -> Architecture:
+    if "general.architecture" not in opened.metadata:
+        raise DamagedInput("general.architecture is missing, so nothing says what model this is", file=opened.path)
+    name = str(opened.metadata["general.architecture"].value)
+    candidates = host.architectures("gguf", name)
+    if carried:
+        named = [item for item in candidates if item.name == carried.architecture]
+        if named:
+            return named[0]
+    told_apart = [item for item in candidates if item.when is not None and item.when.of(_names(item, opened))]
+    usual = [item for item in candidates if item.when is None and item.look_alike is None]
+    found = told_apart or usual
+    if len(found) != 1:
+        names = ", ".join(item.name for item in found) or "none"
+        raise PluginConflict(f"{opened.path}: {name!r} may be any of several declarations ({names}) and nothing tells them apart", name)
+    return found[0]
+
+
+def _names(architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, tuple[int, ...]]:
+    matching = architecture.layouts["gguf"].match(opened.tensors, "target", 0)
+    return {name: () for bound in matching.bound for name in bound.outputs}
+
+
+def _backward(matching: Matching, opened: OpenedCheckpoint, config: Mapping[str, Any]) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
+    for bound in matching.bound:
+        arrays = tuple(leaf(opened.tensors[name]) for name in bound.inputs)
+        tensors.update(zip(bound.outputs, bound.rule.transform.backward(arrays, config), strict=True))
+    return tensors
+
+
+def _usual_class(architecture: Architecture, config: Mapping[str, Any]) -> str:
+    headless = [name for name in architecture.hf if name.endswith("Model")]
+    return headless[0] if headless and "pooling_mode" in config else architecture.hf[0]
+
+
+def _main_name(dtypes: Mapping[str, Encoding], tensors: Mapping[str, Array]) -> str | None:
+    sizes: dict[str, int] = {}
+    for name, array in tensors.items():
+        if name in dtypes and len(array.shape) > 1:
+            sizes[dtypes[name].name] = sizes.get(dtypes[name].name, 0) + array.rows * array.columns
+    return max(sizes, key=lambda kind: sizes[kind], default=None)
+
+
+def _rebuilt_files(metadata: Mapping[str, Value], config: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, bytes]:
+    files = {}
+    if generation := rebuild.generation_config(metadata, raw):
+        files["generation_config.json"] = write_json(generation)
+    if pooling := config.get("pooling_mode"):
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+        listed = [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (path, kind) in enumerate(modules)
+        ]
+        size = config.get("hidden_size")
+        files["modules.json"] = write_json(listed)
+        files["1_Pooling/config.json"] = write_json(
+            {"word_embedding_dimension": size, **{key: mode == pooling for mode, key in _POOLED.items()}}
+        )
+    return files
+
+
+# Writing
+
+
+def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
+    """`--type` for GGUF: "auto" is the first of bf16 and f16 among the matrices, else f16, as llama.cpp's converter has it."""
+    if name.lower() != "auto":
+        encoding = gguf.FORMAT.encoding(name)
+        return encoding.name, encoding
+    for array in model.tensors.values():
+        if len(array.shape) > 1:
+            for encoding in encodings_of(array):
+                if encoding in (BF16, F16):
+                    return encoding.name, encoding
+    return F16.name, F16
+
+
+def write(model: Model, request: Request) -> Target:
+    """A GGUF file of this model."""
+    label, wanted = choose(model, request.type)
+    assert wanted is not None
+    if "gguf" not in model.architecture.layouts:
+        raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
+    layout = model.architecture.layouts["gguf"]
+    matching = _match(model.architecture, model.tensors, "hf", model.layers, str(model.opened.path))
+    _check_head(model, matching)
+    arrays = {**_derived(layout, model), **_located(model.opened, lambda: _forward(matching, model))}
+    specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
+    metadata = _described(model, wanted)
+    losses = [*model.losses, *rebuild.assumption_losses(model.architecture, model.config)]
+    losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
+    if request.only != "config":
+        metadata.update(_tokenizer_keys(model, request))
+    if request.only != "tokenizer":
+        extra, more = _carried(model, matching, metadata, request)
+        metadata.update(extra)
+        losses += more
+    if request.only is not None:
+        specs, arrays = (), {}
+    name = display_name(model)
+    return Target(
+        OutputSpec(name, specs, metadata, {}, request.max_shard_size), tuple(arrays.values()), label, tuple(losses), matching.dropped
+    )
+
+
+def display_name(model: Model) -> str:
+    """What to call a checkpoint: the repository's name if its folder is a cache snapshot, else the folder's or file's."""
+    path = model.opened.path.absolute()
+    if path.is_file():
+        return path.stem
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rsplit("--", 1)[-1]
+    return path.name or "model"
+
+
+def _forward(matching: Matching, model: Model) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for bound in matching.bound:
+        inputs = tuple(model.tensors[name] for name in bound.inputs)
+        arrays.update(zip(bound.outputs, bound.rule.transform.forward(inputs, model.config), strict=True))
+    return arrays
+
+
+def _derived(layout: Layout, model: Model) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, derivation in layout.derive.items():
+        values = derivation.forward(model.config)
+        if values is not None:
+            arrays[name] = leaf(Inline(name, values.shape, F32, values.tobytes()))
+    return arrays
+
+
+def _check_head(model: Model, matching: Matching) -> None:
+    """Vocabulary and embedding must agree, and an untied head must be there."""
+    facts, path = model.architecture.implied, model.opened.path
+    rows = facts["vocab_size"].of(model.shapes) if "vocab_size" in facts else None
+    if rows is not None and (size := model.config.get("vocab_size")) is not None and rows != size:
+        raise DamagedInput(f"the embedding has {rows} rows but config.json says vocab_size {size}", file=path)
+    untied = model.config.get("tie_word_embeddings") is False and not model.hf_class.endswith("Model")
+    if untied and "tie_word_embeddings" in facts and facts["tie_word_embeddings"].of(model.shapes):
+        raise UnmappedTensor(
+            f"{path}: lm_head.weight is missing although config.json says that it is not tied to the embedding", ["lm_head.weight"]
+        )
+
+
+def _described(model: Model, wanted: Encoding) -> dict[str, Value]:
+    name = model.architecture.name_in("gguf")
+    metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
+    if "generation_config.json" in model.files:
+        metadata.update(rebuild.sampling(_object(model, "generation_config.json")))
+    metadata["general.name"] = Value("str", display_name(model))
+    pairs = _located(model.opened, lambda: forward(model.architecture.config, model.config, name))
+    metadata.update((key, Value(*typed)) for key, typed in pairs.items())
+    metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
+    metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
+    return metadata
+
+
+def _object(model: Model, name: str) -> dict[str, Any]:
+    content = parse_json(model.files[name], f"{model.opened.path}/{name}")
+    if not isinstance(content, dict):
+        raise DamagedInput(f"{model.opened.path}/{name}: is not a JSON object")
+    return content
+
+
+def _tokenizer_keys(model: Model, request: Request) -> dict[str, Value]:
+    from hubclient.formats.tokenizers import residual, to_gguf
+
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise DamagedInput(f"{model.opened.path}: there is no tokenizer beside the weights; GGUF needs one")
+    size = model.config.get("vocab_size")
+    keys = to_gguf(tokenizer, vocab_size=size, pre=request.pre, options=model.architecture.tokenizer)
+    return {**keys, own.TOKENIZER_KEY: Value("str", residual(tokenizer))}
+
+
+def _carried(
+    model: Model, matching: Matching, metadata: Mapping[str, Value], request: Request
+) -> tuple[dict[str, Value], list[str]]:
+    """Our own key: what a reader of this file alone would get wrong about the Hugging Face folder."""
+    architecture, shapes = model.architecture, model.shapes
+    kept = {name: shapes[name] for bound in matching.bound for name in bound.inputs}
+    arrays = _derived(architecture.layouts["gguf"], model)
+    derived = {name: _inline_floats(array) for name, array in arrays.items()}
+    config, _ = rebuild.with_derived(architecture, rebuild.told(architecture, metadata), derived)
+    dtypes = {name: encoding for name, encoding in model.dtypes.items() if name in kept}
+    main = _main_name(dtypes, {name: model.tensors[name] for name in kept})
+    rebuilt = rebuild.rebuild(architecture, model.hf_class, config, metadata, kept, main)
+    files, losses = own.portable(model.files)
+    common, others = own.Carried.split_dtypes(dtypes)
+    content = own.Carried(
+        architecture.name, model.hf_class, model.naming, difference(model.raw_config, rebuilt), common, others, files, request.pre
+    )
+    return {own.CHECKPOINT_KEY: content.store()}, losses
+
+
+# Both
+
+
+def _match(architecture: Architecture, names: Iterable[str], side: Side, layers: int, where: str) -> Matching:
+    matching = architecture.layouts["gguf"].match(names, side, layers)
+    if matching.unmatched:
+        raise UnmappedTensor(_several(where, matching.unmatched, f"no rule in the architecture {architecture.name}"), matching.unmatched)
+    if matching.missing:
+        raise UnmappedTensor(
+            _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs"), matching.missing
+        )
+    return matching
+
+
+def _several(where: str, names: tuple[str, ...], lack: str, because: str = "") -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    if because:
+        return f"{where}: {lack} named {shown}, {because}"
+    return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}"
+
+
+def _layers(architecture: Architecture, config: Mapping[str, Any]) -> int:
+    value = config.get(architecture.blocks)
+    return value if isinstance(value, int) else 0
+
+
+def _located(opened: OpenedCheckpoint, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except DamagedInput as error:
+        if error.file is not None:
+            raise
+        raise DamagedInput(error.message, file=opened.path, tensor=error.tensor) from None
+
+
+def _floats(ref: Any) -> Callable[[], np.ndarray[Any, Any]]:
+    def read_all() -> np.ndarray[Any, Any]:
+        from hubclient.rows import FilePool, Reader
+
+        with FilePool() as pool:
+            array = leaf(ref)
+            return array.read(0, array.rows, Reader(pool).floats).reshape(ref.shape)
+
+    return read_all
+
+
+def _inline_floats(array: Array) -> Callable[[], np.ndarray[Any, Any]]:
+    return _floats(next(array.leaves()).ref)
+

@@ -1,0 +1,217 @@
+"""The Hugging Face spoke: a Transformers folder of safetensors, its config, tokenizer and small files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.arrays import Array
+from hubclient.architectures.config import normalise
+from hubclient.errors import DamagedInput, UnsupportedArchitecture
+from hubclient.formats import safetensors
+from hubclient.formats.encodings import F32
+from hubclient.formats.jsonfile import parse_json, read_object, write_json
+from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
+from hubclient.model import Model, Naming, Request, Target, encodings_of, leaf
+
+if TYPE_CHECKING:
+    from hubclient.architectures.declaration import Architecture
+    from hubclient.formats.tokenizers import Tokenizer
+    from hubclient.plugins import Host
+
+
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TOKENIZER_FILES = frozenset(
+    "tokenizer.json tokenizer.model tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt"
+    " merges.txt spiece.model sentencepiece.bpe.model chat_template.jinja chat_template.json tekken.json".split()
+)
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a sidecar belongs to the tokenizer."""
+    return name in TOKENIZER_FILES or name.startswith("additional_chat_templates/")
+
+
+def read(opened: OpenedCheckpoint, host: Host) -> Model:
+    """The canonical view of a Transformers folder."""
+    if "config.json" not in opened.sidecars:
+        raise DamagedInput(f"{opened.path}: there is no config.json beside the weights, so nothing says what model this is")
+    raw = read_object(opened.sidecars["config.json"])
+    architecture, hf_class = recognise(raw, opened.sidecars["config.json"], host)
+    tensors, naming = canonical(architecture, opened)
+    return Model(
+        opened=opened,
+        architecture=architecture,
+        hf_class=hf_class,
+        config=_config(raw, architecture, opened),
+        raw_config=raw,
+        tensors=tensors,
+        naming=naming,
+        dtypes={name: next(array.leaves()).ref.encoding for name, array in tensors.items()},
+        files=_LazyFiles({name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}),
+        load_tokenizer=lambda: read_tokenizer(opened.sidecars),
+    )
+
+
+def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architecture, str]:
+    """The architecture that config.json names by class, or failing that by model_type."""
+    classes = raw.get("architectures")
+    if isinstance(classes, list) and classes and isinstance(classes[0], str):
+        return host.architectures("hf", classes[0])[0], classes[0]
+    model_type = raw.get("model_type")
+    found = [item for item in host.all_architectures() if item.model_type == model_type and item.when is None]
+    if len(found) != 1:
+        raise UnsupportedArchitecture(f"{path}: names no architecture, and model_type {model_type!r} is not known here", str(model_type))
+    return found[0], found[0].hf[0]
+
+
+def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dict[str, Array], Naming]:
+    """Tensors under full names: older last components made new, the prefix that headless classes leave out put back."""
+    layouts, prefix = tuple(architecture.layouts.values()), architecture.prefix
+    tensors: dict[str, Array] = {}
+    older: set[str] = set()
+    bare = False
+    for stored, ref in opened.tensors.items():
+        name = stored
+        head, _, last = stored.rpartition(".")
+        if last in architecture.spellings and head.endswith("LayerNorm"):
+            older.add(last)
+            name = f"{head}.{architecture.spellings[last]}"
+        if prefix and not name.startswith(prefix) and not any(layout.knows(name, "hf") for layout in layouts):
+            bare, name = True, prefix + name
+        if name in tensors:
+            raise DamagedInput(f"{ref.file}: {stored} and another tensor both mean {name}", tensor=stored)
+        tensors[name] = leaf(ref)
+    return tensors, Naming(not bare, tuple(sorted(older)))
+
+
+def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
+    """The inverse of `canonical` for one name."""
+    head, _, last = name.rpartition(".")
+    if head.endswith("LayerNorm"):
+        last = {architecture.spellings[old]: old for old in naming.older}.get(last, last)
+        name = f"{head}.{last}"
+    return name if naming.prefixed else name.removeprefix(architecture.prefix)
+
+
+def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
+    """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
+    if name.lower() == "auto":
+        return main_dtype(_restored(model, array, key) for key, array in model.tensors.items()), None
+    encoding = safetensors.FORMAT.encoding(name)
+    return encoding.name, encoding
+
+
+def main_dtype(encodings: Iterable[Encoding]) -> str:
+    """The commonest encoding, for a file name."""
+    return Counter(encoding.name for encoding in encodings).most_common(1)[0][0] if encodings else "empty"
+
+
+def write(model: Model, request: Request) -> Target:
+    """A Transformers folder with this model's tensors, config.json, tokenizer and small files."""
+    label, wanted = choose(model, request.type)
+    names = {name: stored_name(name, model.architecture, model.naming) for name in model.tensors}
+    specs, arrays = [], []
+    for name, array in model.tensors.items():
+        encoding = _restored(model, array, name) if wanted is None else _cast(array, wanted)
+        specs.append(TensorSpec(names[name], array.shape, encoding))
+        arrays.append(array)
+    losses, sidecars = list(model.losses), {}
+    if request.only != "config":
+        tokens = tokenizer_files(model)
+        sidecars.update(tokens)
+        if not tokens and request.only != "tokenizer":
+            losses.append("tokenizer: the source has none")
+    if request.only != "tokenizer":
+        sidecars["config.json"] = write_json(_written_config(model, specs, wanted))
+    if request.only is None:
+        sidecars.update(model.files)
+    spec = OutputSpec("model", tuple(specs) if request.only is None else (), {}, sidecars, request.max_shard_size)
+    return Target(spec, tuple(arrays) if request.only is None else (), label, tuple(losses))
+
+
+def tokenizer_files(model: Model) -> dict[str, bytes]:
+    """The tokenizer's files: as they are if the source has them, rebuilt otherwise."""
+    from hubclient.formats.tokenizers import to_files
+
+    if model.opened.sidecars:
+        return {name: path.read_bytes() for name, path in model.opened.sidecars.items() if is_tokenizer_file(name)}
+    return to_files(model.tokenizer) if model.tokenizer is not None else {}
+
+
+def _restored(model: Model, array: Array, name: str) -> Encoding:
+    """The dtype a tensor has or had; an encoding that safetensors lacks is decoded to float32, which loses nothing."""
+    if name in model.dtypes:
+        return model.dtypes[name]
+    own = encodings_of(array)
+    encoding = own.pop() if len(own) == 1 else F32
+    return encoding if encoding.safetensors and array.moves_elements else F32
+
+
+def _cast(array: Array, wanted: Encoding) -> Encoding:
+    """`wanted` for tensors of floats; integers and booleans stay what they are."""
+    own = encodings_of(array)
+    return own.pop() if len(own) == 1 and next(iter(own)).name.startswith(("I", "U", "BOOL")) and not next(iter(own)).blocked else wanted
+
+
+def _written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | None) -> dict[str, Any]:
+    if wanted is None or wanted.name not in TORCH_DTYPES or not specs:
+        return dict(model.raw_config)
+    key = "dtype" if "dtype" in model.raw_config else "torch_dtype"
+    return {**model.raw_config, key: TORCH_DTYPES[wanted.name]}
+
+
+def _config(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
+    try:
+        config = normalise(raw, architecture.defaults)
+    except DamagedInput as error:
+        raise DamagedInput(error.message, file=opened.sidecars["config.json"]) from None
+    pooling = pooling_mode(opened.sidecars)
+    return config if pooling is None else {**config, "pooling_mode": pooling}
+
+
+def pooling_mode(sidecars: Mapping[str, Path]) -> str | None:
+    """How a sentence-transformers folder pools: "mean", "cls" or "lasttoken"; None if it does not say."""
+    if "modules.json" not in sidecars:
+        return None
+    modules = parse_json(sidecars["modules.json"].read_bytes(), sidecars["modules.json"])
+    entries = [item for item in modules if isinstance(item, dict)] if isinstance(modules, list) else []
+    for module in entries:
+        if str(module.get("type", "")).endswith("Pooling"):
+            name = f"{module.get('path', '')}/config.json"
+            if name not in sidecars:
+                raise DamagedInput(f"{sidecars['modules.json']}: names {name}, which is not there")
+            return _pooling(read_object(sidecars[name]), sidecars[name])
+    return None
+
+
+def _pooling(config: Mapping[str, Any], path: Path) -> str:
+    for mode in ("mean", "cls", "lasttoken"):
+        key = "pooling_mode_mean_tokens" if mode == "mean" else f"pooling_mode_{mode}{'_token' if mode == 'cls' else ''}"
+        if config.get(key) or config.get("pooling_mode") == mode:
+            return mode
+    raise DamagedInput(f"{path}: pools in a way that is not known here; mean, cls and lasttoken are")
+
+
+def read_tokenizer(sidecars: Mapping[str, Path]) -> Tokenizer | None:
+    from hubclient.formats.tokenizers import read_files
+
+    return read_files(sidecars)
+
+
+class _LazyFiles(Mapping[str, bytes]):
+    """Small files, read when asked for."""
+
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        self._paths = dict(paths)
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._paths[name].read_bytes()
+
+    def __iter__(self) -> Any:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)

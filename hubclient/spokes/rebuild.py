@@ -1,0 +1,113 @@
+"""config.json from what a GGUF says, without any help of our own keys; writing uses the same function to store only the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.config import backward, spell
+from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
+from hubclient.errors import DamagedInput
+from hubclient.formats.model import Value
+from hubclient.spokes.huggingface import TORCH_DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from hubclient.architectures.declaration import Architecture, Shapes
+
+_TOKEN_IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
+_SAMPLING = (  # generation_config.json's name, GGUF's name, type
+    ("sequence", "sequence", "str"), ("top_k", "top_k", "i32"), ("top_p", "top_p", "f32"), ("min_p", "min_p", "f32"),
+    ("xtc_probability", "xtc_probability", "f32"), ("xtc_threshold", "xtc_threshold", "f32"), ("temperature", "temp", "f32"),
+    ("penalty_last_n", "penalty_last_n", "i32"), ("repetition_penalty", "penalty_repeat", "f32"),
+    ("mirostat", "mirostat", "i32"), ("mirostat_tau", "mirostat_tau", "f32"), ("mirostat_eta", "mirostat_eta", "f32"),
+)  # fmt: skip
+
+
+def told(architecture: Architecture, metadata: Mapping[str, Value]) -> dict[str, Any]:
+    """The normalised config that metadata alone tells, with what follows from it."""
+    config = backward(architecture.config, metadata, architecture.name_in("gguf"))
+    following = {key: (default[1] if isinstance(default, tuple) else default) for key, default in architecture.defaults.items()}
+    assumed = {path: value for path, value in architecture.assumed.items() if not isinstance(value, tuple)}
+    for key, expression in {**following, **assumed}.items():
+        if config.get(key) is None and (isinstance(expression, COMPUTED) or key in assumed):
+            config[key] = _evaluate(expression, config)
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def rebuild(
+    architecture: Architecture,
+    hf_class: str,
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Value],
+    shapes: Shapes,
+    dtype: str | None,
+) -> dict[str, Any]:
+    """config.json's content for a normalised config (see `told`), the model's Hugging Face tensors and its main dtype."""
+    facts = {key: value for key, fact in architecture.implied.items() if (value := fact.of(shapes)) is not None}
+    ids = {name: metadata[f"tokenizer.ggml.{key}_token_id"].value for key, name in _TOKEN_IDS.items() if f"tokenizer.ggml.{key}_token_id" in metadata}
+    whole = {**config, **facts, **ids, "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
+    whole.pop("pooling_mode", None)
+    if "id2label" in whole:
+        whole["label2id"] = {label: int(index) for index, label in whole["id2label"].items()}
+    return {"architectures": [hf_class], "model_type": architecture.model_type, **spell(whole)}
+
+
+def with_derived(
+    architecture: Architecture, config: dict[str, Any], tensors: Mapping[str, Callable[[], np.ndarray[Any, Any]]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The config with what derived tensors (rope factors) tell; and a sentence for each that tells nothing known."""
+    losses = []
+    for name, derivation in architecture.layouts["gguf"].derive.items():
+        if name in tensors:
+            found = derivation.backward(tensors[name](), config)
+            if found is None:
+                losses.append(f"{name}: no config gives these values, so they are not carried over")
+            else:
+                config = {**config, "rope_parameters": {**config.get("rope_parameters", {}), **found}}
+    return config, losses
+
+
+def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> list[str]:
+    """A sentence for each config value that GGUF has no key for and its readers take to be something else."""
+    losses = []
+    for path, expected in architecture.assumed.items():
+        value = lookup(config, path)
+        accepted = expected if isinstance(expected, tuple) else (_evaluate(expected, config), None)
+        if value not in accepted:
+            losses.append(f"config: {path} is {value!r}, which GGUF cannot say; its readers assume {accepted[0]!r}")
+    return losses
+
+
+def sampling(generation: Mapping[str, Any]) -> dict[str, Value]:
+    """`general.sampling.*` keys from generation_config.json's content."""
+    result = {}
+    for name, key, kind in _SAMPLING:
+        value = generation.get(name)
+        fits = {"str": isinstance(value, str), "i32": isinstance(value, int), "f32": isinstance(value, int | float)}[kind]
+        if value is not None and fits and not isinstance(value, bool):
+            result[f"general.sampling.{key}"] = Value(kind, value)
+    return result
+
+
+def generation_config(metadata: Mapping[str, Value], config: Mapping[str, Any]) -> dict[str, Any]:
+    """generation_config.json's content from `general.sampling.*`; empty if there are none."""
+    from hubclient.architectures.config import shortest_float32
+
+    found = {
+        name: shortest_float32(stored.value) if kind == "f32" else stored.value
+        for name, key, kind in _SAMPLING
+        if (stored := metadata.get(f"general.sampling.{key}")) is not None
+    }
+    ids = {name: config[name] for name in _TOKEN_IDS.values() if name in config}
+    return {**ids, **({"do_sample": True} if "temperature" in found else {}), **found} if found else {}
+
+
+def _evaluate(expression: Any, config: Mapping[str, Any]) -> int | None:
+    try:
+        return evaluate(expression, config)
+    except DamagedInput:
+        return None  # the file lacks what it follows from; whoever needs the value says so
