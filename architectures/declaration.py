@@ -74,8 +74,7 @@ class Architecture:
     """A model family, as Hugging Face names it and as each format lays it out.
 
     name          what hubclient calls it
-    hf            class names of config.json's `architectures`; the first is the usual one, those that end in "Model"
-                  have no head and store tensors without `prefix`
+    hf            class names of config.json's `architectures`; the first is the usual one (see also `headless`)
     model_type    config.json's `model_type`
     config        pairs of config keys and metadata keys
     defaults      what Transformers assumes when config.json leaves a key out
@@ -111,6 +110,11 @@ class Architecture:
     def claims(self) -> frozenset[str]:
         """The names this declaration answers to, by space: "hf.LlamaForCausalLM", "gguf.llama"."""
         return frozenset({f"hf.{name}" for name in self.hf} | {f"{space}.{self.name_in(space)}" for space in self.layouts})
+
+    @staticmethod
+    def headless(hf_class: str) -> bool:
+        """Whether a class is the bare model, whose tensors are stored without `prefix`: "LlamaModel", not "GPT2LMHeadModel"."""
+        return hf_class.endswith("Model") and not hf_class.endswith(("HeadModel", "HeadsModel"))
 
     def name_in(self, space: str) -> str:
         """What a format calls this architecture."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
-    from hubclient.place import place
-    from hubclient.verify import verify
+    from hubclient.placement import place
+    from hubclient.verification import verify
 
 __version__ = "0.1.0"
 __all__ = ["Checkpoint", "__version__", "place", "verify"]
 
-_HOMES = {"Checkpoint": "hubclient.checkpoint", "place": "hubclient.place", "verify": "hubclient.verify"}
+_HOMES = {"Checkpoint": "hubclient.checkpoint", "place": "hubclient.placement", "verify": "hubclient.verification"}
 
 
 def __getattr__(name: str) -> Any:

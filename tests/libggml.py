@@ -29,6 +29,8 @@ def ggml() -> CDLL:
     library.gguf_get_meta_size.restype = c_size_t
     library.gguf_get_meta_size.argtypes = [c_void_p]
     library.gguf_get_meta_data.argtypes = [c_void_p, c_void_p]
+    library.ggml_row_size.restype = c_size_t
+    library.ggml_row_size.argtypes = [c_int, c_int64]
     library.ggml_quantize_chunk.restype = c_size_t
     library.ggml_quantize_chunk.argtypes = [c_int, POINTER(c_float), c_void_p, c_int64, c_int64, c_int64, c_void_p]
     library.dequantize_row_q8_0.argtypes = [c_void_p, POINTER(c_float), c_int64]
@@ -47,3 +49,8 @@ def header_as_ggml_writes_it(path: Path) -> bytes | None:
         return buffer.raw
     finally:
         library.gguf_free(context)
+
+
+def row_size(kind: int, columns: int) -> int:
+    """Bytes of a row of that ggml type."""
+    return int(ggml().ggml_row_size(kind, columns))

@@ -8,10 +8,16 @@ from hubclient.errors import HubclientError, UnsupportedEncoding
 from hubclient.formats.encodings import BY_SAFETENSORS
 from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
 from hubclient.formats.names import shown
+from hubclient.formats.safetensors.reader import (
+    NAME,
+    belongs_to_checkpoint,
+    looks_like_safetensors,
+    open_checkpoint,
+    open_folder_without_weights,
+)
 from hubclient.formats.safetensors.writer import layout
-from hubclient.formats.safetensors.reader import NAME, looks_like_safetensors, open_checkpoint, open_folder_without_weights
 
-__all__ = ["FORMAT", "Safetensors", "open_folder_without_weights"]
+__all__ = ["FORMAT", "Safetensors", "belongs_to_checkpoint", "open_folder_without_weights"]
 
 # How PyTorch, numpy and command lines spell the dtypes.
 _SPELLINGS = {

@@ -45,15 +45,16 @@ class Header:
 def read_header(path: Path) -> Header:
     """The checked header of the safetensors file at `path`; DamagedInput names the tensor at fault."""
     with open_source(path) as (file, state):
-        prefix = file.read(_LENGTH.size + 1)
-        length = _length(prefix, state.st_size, path)
-        raw = prefix + file.read(length - 1)
-    if len(raw) != _LENGTH.size + length:
+        length = _length(file.read(_LENGTH.size + 1), state.st_size, path)
+        file.seek(_LENGTH.size)
+        text = file.read(length)
+    if len(text) != length:
         raise DamagedInput("ended inside its header while it was read", file=path)
-    entries = parse_object(raw[_LENGTH.size :], path, part="the header ", start=_LENGTH.size)
+    entries = parse_object(text, path, part="the header ", start=_LENGTH.size)
     metadata = _metadata(entries.pop(METADATA, {}), path)
-    references = (_reference(name, entry, path, len(raw)) for name, entry in entries.items())
-    return Header(source_file(path, state, raw), _in_order(references, path, len(raw), state.st_size), metadata)
+    start = _LENGTH.size + length
+    references = (_reference(name, entry, path, start) for name, entry in entries.items())
+    return Header(source_file(path, state, text), _in_order(references, path, start, state.st_size), metadata)
 
 
 def has_header(path: Path) -> bool:

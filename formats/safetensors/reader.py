@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,13 +12,20 @@ from hubclient.formats.model import OpenedCheckpoint, SourceFile, TensorRef, Val
 from hubclient.formats.names import shown
 from hubclient.formats.safetensors.header import Header, has_header, read_header
 from hubclient.formats.safetensors.index import INDEX_SUFFIX, check_index, check_numbers, read_index, shard_stem
-from hubclient.formats.safetensors.sidecars import MODEL_FILES, sidecars
+from hubclient.formats.safetensors.sidecars import MODEL_FILES, is_sidecar, sidecars
 from hubclient.formats.sourcefile import is_folder, listing, require_regular
 
 NAME = "safetensors"
 SUFFIX = ".safetensors"
 SINGLE = f"model{SUFFIX}"
 INDEX = f"model{INDEX_SUFFIX}"
+
+_USUAL_WEIGHTS = re.compile(r"model(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?")
+
+
+def belongs_to_checkpoint(name: str) -> bool:
+    """Whether a file of this relative POSIX name is what a Transformers folder consists of; weights of other names are not."""
+    return _USUAL_WEIGHTS.fullmatch(name) is not None or is_sidecar(name)
 
 
 def looks_like_safetensors(path: Path) -> bool:
@@ -57,7 +65,7 @@ def open_folder_without_weights(path: Path) -> OpenedCheckpoint:
 def _open_folder(folder: Path) -> OpenedCheckpoint:
     """Looks in Transformers' order: the single file, the index, else whatever weights are unambiguous."""
     names = listing(folder)
-    indexes = [name for name in names if name.endswith(INDEX_SUFFIX) and not name.startswith(".")]
+    indexes = [name for name in _weights(names) if name.endswith(INDEX_SUFFIX)]
     if SINGLE in names:
         return _open_files(folder, [folder / SINGLE])
     if INDEX in indexes or len(indexes) == 1:

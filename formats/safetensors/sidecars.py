@@ -19,9 +19,9 @@ MODEL_FILES = frozenset((
     "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
 ))  # fmt: skip
 
-_DOCUMENT = re.compile(r"README\.md|LICENSE[\w.-]*")
-_TEMPLATES = "additional_chat_templates"
-_MODULE = re.compile(r"\d+_\w+")  # sentence-transformers: 1_Pooling, 2_Dense, ...
+# Chat templates beside the default one, and sentence-transformers' modules (1_Pooling, 2_Dense, ...).
+_FOLDER = re.compile(r"additional_chat_templates|\d+_\w+")
+_OTHER = re.compile(r"README\.md|LICENSE[\w.-]*|additional_chat_templates/[^/]+\.jinja|\d+_\w+/config\.json")
 
 
 def sidecars(folder: Path) -> Mapping[str, Path]:
@@ -36,28 +36,15 @@ def sidecars(folder: Path) -> Mapping[str, Path]:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this relative POSIX name would be found by `sidecars`."""
-    folder, _, file = name.rpartition("/")
-    if not folder:
-        return file in MODEL_FILES or _DOCUMENT.fullmatch(file) is not None
-    return _is_template(folder, file) or _is_module_config(folder, file)
+    """Whether a file of this relative POSIX name is one that `sidecars` finds."""
+    return name in MODEL_FILES or _OTHER.fullmatch(name) is not None
 
 
 def _names(folder: Path) -> Iterator[PurePosixPath]:
     taken: set[str] = set()
     for name in listing(folder):
-        if (name == _TEMPLATES or _MODULE.fullmatch(name)) and is_folder(folder / name):
-            found = [f"{name}/{inner}" for inner in listing(folder / name)]
-        else:
-            found = [name]
+        inside = _FOLDER.fullmatch(name) and is_folder(folder / name)
+        found = [f"{name}/{inner}" for inner in listing(folder / name)] if inside else [name]
         for relative in filter(is_sidecar, found):
             if relative in MODEL_FILES or not is_folder(folder / relative):  # LICENSES may be a folder of texts
                 yield safe_relative(relative, source=folder, taken=taken)
-
-
-def _is_template(folder: str, file: str) -> bool:
-    return folder == _TEMPLATES and file.endswith(".jinja")
-
-
-def _is_module_config(folder: str, file: str) -> bool:
-    return _MODULE.fullmatch(folder) is not None and file == "config.json"

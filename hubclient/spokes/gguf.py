@@ -51,7 +51,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         raw, losses = restore(raw, carried.config), []
     pooling = {"pooling_mode": config["pooling_mode"]} if "pooling_mode" in config else {}
     files = dict(carried.files) if carried else _rebuilt_files(opened.metadata, config, raw)
-    naming = carried.naming if carried else Naming(not hf_class.endswith("Model"))
+    naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
     return Model(
         opened=opened, architecture=architecture, hf_class=hf_class,
         config={**normalise(raw, architecture.defaults), **pooling}, raw_config=raw, tensors=tensors, naming=naming,
@@ -108,7 +108,7 @@ def _backward(matching: Matching, opened: OpenedCheckpoint, config: Mapping[str,
 
 
 def _usual_class(architecture: Architecture, config: Mapping[str, Any]) -> str:
-    headless = [name for name in architecture.hf if name.endswith("Model")]
+    headless = [name for name in architecture.hf if architecture.headless(name)]
     return headless[0] if headless and "pooling_mode" in config else architecture.hf[0]
 
 
@@ -215,7 +215,7 @@ def _check_head(model: Model, matching: Matching) -> None:
     rows = facts["vocab_size"].of(model.shapes) if "vocab_size" in facts else None
     if rows is not None and (size := model.config.get("vocab_size")) is not None and rows != size:
         raise DamagedInput(f"the embedding has {rows} rows but config.json says vocab_size {size}", file=path)
-    untied = model.config.get("tie_word_embeddings") is False and not model.hf_class.endswith("Model")
+    untied = model.config.get("tie_word_embeddings") is False and not model.architecture.headless(model.hf_class)
     if untied and "tie_word_embeddings" in facts and facts["tie_word_embeddings"].of(model.shapes):
         raise UnmappedTensor(
             f"{path}: lm_head.weight is missing although config.json says that it is not tied to the embedding", ["lm_head.weight"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,7 @@ def test_what_is_laid_out_opens_again_equal(spec):
 def test_the_library_opens_what_is_laid_out(spec):
     data = contents(spec)
     files = layout(spec)
-    found = {}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         materialise(Path(name), files, data)
         for file in files:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from hubclient.errors import DamagedInput, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.formats.model import Value
-from hubclient.formats.safetensors import FORMAT, open_folder_without_weights
+from hubclient.formats.safetensors import FORMAT, belongs_to_checkpoint, open_folder_without_weights
 
 A, B = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
@@ -238,6 +238,13 @@ def test_the_known_small_files_are_the_sidecars_and_nothing_else(tmp_path):
     assert FORMAT.open(tmp_path).sidecars == {name: tmp_path / name for name in SIDECARS}
 
 
+def test_what_a_folder_consists_of_is_known_by_name():
+    weights = ["model.safetensors", A, "model-1-of-62.safetensors", "model.safetensors.index.json"]
+    assert all(map(belongs_to_checkpoint, SIDECARS + weights))
+    others = ["my.safetensors", "sub/model.safetensors", "../config.json", "config.json/x", "model.safetensors.bak", ""]
+    assert not any(map(belongs_to_checkpoint, OTHERS + others))
+
+
 def test_a_sidecar_that_is_no_file_is_refused(tmp_path):
     put_bytes_tensors(tmp_path / "model.safetensors", "a")
     os.mkfifo(tmp_path / "config.json")
@@ -286,7 +293,7 @@ def test_every_reference_checkpoint_opens_as_the_library_opens_it():
     opened = {folder.name: FORMAT.open(folder) for folder in folders if list(folder.glob("*.safetensors"))}
     assert len(opened) > 100
     for checkpoint in opened.values():
-        theirs = {}
+        theirs: dict[str, tuple[tuple[int, ...], str]] = {}
         for file in checkpoint.files:
             if file.path.suffix == ".safetensors":
                 with safe_open(file.path, framework="np") as tensors:

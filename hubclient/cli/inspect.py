@@ -1,0 +1,63 @@
+"""`hubclient inspect`: one call of hubclient.inspection.inspect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hubclient.cli.options import as_json, human, print_json
+
+_SHOWN = 70  # characters of a metadata value
+
+
+@click.command()
+@click.argument("source")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@as_json
+def inspect(source: str, tensors: bool, as_json: bool) -> None:
+    """Show what SOURCE holds: architecture, sizes, encodings, metadata; from its headers."""
+    from hubclient.checkpoint import Checkpoint
+    from hubclient.inspection import inspect as look
+
+    found = look(Checkpoint.from_pretrained(source, only="config"), tensors=tensors)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False)
+    mix = ", ".join(f"{name} {human(nbytes)}" for name, nbytes in found["encodings"].items())
+    architecture = f"{found['architecture']} ({found['class']})" if found["architecture"] else found["why"]
+    rows = {
+        "format": found["format"],
+        "architecture": architecture,
+        "converts to": ", ".join(found.get("converts_to", ())) or "nothing here",
+        "parameters": f"{found['parameters']:,} in {found['tensor_count']:,} tensors",
+        "encodings": mix or "none",
+        "files": f"{len(found['files'])} ({human(sum(file['bytes'] for file in found['files']))})",
+        **({"beside them": ", ".join(found["sidecars"])} if found["sidecars"] else {}),
+    }
+    for name, text in rows.items():
+        table.add_row(name, Text(str(text)))
+    for key, value in found["metadata"].items():
+        text = " ".join(str(value if not isinstance(value, dict) else f"{value['length']:,} values").split())
+        table.add_row(key, Text(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"))
+    console.print(table)
+    if "tensors" in found:
+        listed = Table(box=None)
+        for column in ("tensor", "shape", "encoding", "bytes"):
+            listed.add_column(column)
+        for tensor in found["tensors"]:
+            listed.add_row(Text(tensor["name"]), "x".join(map(str, tensor["shape"])), tensor["encoding"], f"{tensor['bytes']:,}")
+        console.print(listed)
+
+
+COMMANDS = (inspect,)

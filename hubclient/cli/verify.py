@@ -1,0 +1,37 @@
+"""`hubclient verify`: one call of hubclient.verify."""
+
+from __future__ import annotations
+
+import click
+
+from hubclient.cli.options import as_json, print_json
+
+
+@click.command()
+@click.argument("out")
+@click.option("--against", required=True, metavar="SOURCE", help="The checkpoint that OUT should have come from.")
+@click.option("--jobs", type=click.IntRange(1), help="Threads; by default one per core.")
+@as_json
+@click.pass_context
+def verify(ctx: click.Context, out: str, against: str, jobs: int | None, as_json: bool) -> None:
+    """Prove that OUT is the same model as SOURCE; exit code 1 if it is not.
+
+    Every tensor is exact (equal bytes under its encoding), within what the encoding may lose, or wrong.
+    """
+    from hubclient.verification import verify as compare
+
+    report = compare(out, against, jobs=jobs)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts().items())
+        click.echo(f"{out}: {'the same model' if report.ok else 'NOT the same model'} as {against} ({counts or 'no tensors'})")
+        for tensor in report.tensors:
+            if tensor.verdict not in ("exact", "within"):
+                click.echo(f"  {tensor.name}: {tensor.verdict}" + (f" ({tensor.why or f'off by {tensor.largest:g}'})"))
+        for difference in report.differences:
+            click.echo(f"  {difference}")
+    ctx.exit(0 if report.ok else 1)
+
+
+COMMANDS = (verify,)

@@ -1,0 +1,57 @@
+"""What a checkpoint holds, as plain data: from headers alone, and also for architectures that nobody here knows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from hubclient.errors import HubclientError
+
+if TYPE_CHECKING:
+    from hubclient.checkpoint import Checkpoint
+
+_LONG = 32  # array elements that are shown
+
+
+def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
+    """Format, architecture, sizes, encodings, metadata; with `tensors` also every tensor. Sizes in bytes."""
+    opened = checkpoint.opened
+    encodings: Counter[str] = Counter()
+    for ref in opened.tensors.values():
+        encodings[ref.encoding.name] += ref.nbytes
+    result: dict[str, Any] = {
+        "path": str(opened.path),
+        "format": opened.format,
+        **_architecture(checkpoint),
+        "files": [{"path": str(file.path), "bytes": file.size} for file in opened.files],
+        "sidecars": sorted(opened.sidecars),
+        "tensor_count": len(opened.tensors),
+        "parameters": sum(math.prod(ref.shape) for ref in opened.tensors.values()),
+        "bytes": sum(ref.nbytes for ref in opened.tensors.values()),
+        "encodings": dict(encodings.most_common()),
+        "metadata": {key: _shown(value.value) for key, value in opened.metadata.items()},
+    }
+    if tensors:
+        result["tensors"] = [
+            {"name": ref.name, "shape": list(ref.shape), "encoding": ref.encoding.name, "bytes": ref.nbytes, "file": ref.file.name, "offset": ref.offset}
+            for ref in opened.tensors.values()
+        ]
+    return result
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The architecture if it is known; otherwise why it is not, for inspecting must not depend on it."""
+    try:
+        model = checkpoint.model
+    except HubclientError as error:
+        return {"architecture": None, "class": None, "why": str(error)}
+    targets = sorted({checkpoint.format, "safetensors", *model.architecture.layouts})
+    return {"architecture": model.architecture.name, "class": model.hf_class, "converts_to": targets, "config": dict(model.raw_config)}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool):
+        return value
+    items = [_shown(item) for item in value[:_LONG]]
+    return items if len(value) <= _LONG else {"length": len(value), "first": items}

@@ -1,0 +1,164 @@
+"""place: which module fits on which device, from headers alone.
+
+Modules come in the order in which they run and fill one device after the other; the last device may be "cpu" or "disk".
+A block of the model is never cut. With a context length, each block brings its share of the key-value cache along.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.expressions import evaluate, lookup
+from hubclient.architectures.layouts import Pattern, template
+from hubclient.checkpoint import Checkpoint
+from hubclient.errors import UsageError
+
+if TYPE_CHECKING:
+    from hubclient.architectures.arrays import Array
+    from hubclient.model import Model
+
+_KV_BYTES = 2  # caches are half precision unless a runtime is told otherwise
+DISK = "disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module that stays whole: its weights as stored, and its share of the cache, in bytes."""
+
+    name: str
+    weights: int
+    cache: int = 0
+    shares: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementPlan:
+    """Where each module goes. `device_map` is what accelerate and Transformers take; unit of all sizes: bytes."""
+
+    modules: tuple[Module, ...]
+    device_map: Mapping[str, str | int]
+    used: Mapping[str, int]
+    sizes: Mapping[str, int]
+    context: int | None
+
+    @property
+    def fits(self) -> bool:
+        """True if nothing had to be left to the disk."""
+        return DISK not in self.device_map.values()
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data."""
+        return {
+            "fits": self.fits,
+            "context": self.context,
+            "device_map": dict(self.device_map),
+            "devices": {device: {"size": size, "used": self.used.get(device, 0)} for device, size in self.sizes.items()},
+            "modules": [{"name": m.name, "weights": m.weights, "cache": m.cache} for m in self.modules],
+        }
+
+
+def place(
+    source: str | os.PathLike[str] | Checkpoint, devices: Mapping[str, int], *, context: int | None = None
+) -> PlacementPlan:
+    """Distribute a checkpoint's modules over `devices` (name -> bytes, in order of preference).
+
+    `context` is a number of tokens; their keys and values are counted at two bytes per element. What fits nowhere is
+    placed on "disk". Raises UsageError without devices, and what opening the checkpoint raises.
+    """
+    if not devices:
+        raise UsageError("no device to place anything on; name one as cuda:0=24GiB or cpu=64GiB")
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.from_pretrained(source)
+    modules = _modules(checkpoint.model, context)
+    homes, used = _fill(modules, devices)
+    return PlacementPlan(modules, {m.name: _accelerate(homes[m.name]) for m in modules}, used, dict(devices), context)
+
+
+def _fill(modules: Sequence[Module], devices: Mapping[str, int]) -> tuple[dict[str, str], dict[str, int]]:
+    names = list(devices)
+    homes: dict[str, str] = {}
+    used = dict.fromkeys(names, 0)
+    at = 0
+    for module in modules:
+        if module.shares in homes:
+            homes[module.name] = homes[module.shares]  # one weight, two names: it cannot be in two places
+            continue
+        need = module.weights + module.cache
+        while at < len(names) and used[names[at]] + need > devices[names[at]]:
+            at += 1
+        device = names[at] if at < len(names) else DISK
+        homes[module.name] = device
+        used[device] = used.get(device, 0) + need
+    return homes, used
+
+
+def _modules(model: Model, context: int | None) -> tuple[Module, ...]:
+    placement = model.architecture.placement
+    block = Pattern.of(placement.block).template
+    order = {name: index for index, name in enumerate((*placement.first, "", *placement.last))}
+    weights: dict[str, int] = {}
+    for name, array in model.tensors.items():
+        module = _module_of(name, block, order)
+        weights[module] = weights.get(module, 0) + _nbytes(array)
+    tied = {name: other for name, other in placement.tied.items() if name not in weights and other in weights}
+    missing_head = not model.architecture.headless(model.hf_class)
+    names = sorted([*weights, *(tied if missing_head else ())], key=lambda name: _rank(name, block, order))
+    found = tuple(Module(name, weights.get(name, 0), _cache(name, model, context, block), tied.get(name)) for name in names)
+    return tuple(_spelled(module, model) for module in found)
+
+
+def _module_of(name: str, block: str, order: Mapping[str, int]) -> str:
+    parts = name.split(".")
+    depth = block.count(".") + 1
+    if template(".".join(parts[:depth]))[0] == block:
+        return ".".join(parts[:depth])
+    for length in range(len(parts) - 1, 0, -1):
+        if ".".join(parts[:length]) in order:
+            return ".".join(parts[:length])
+    return ".".join(parts[:-1])
+
+
+def _rank(name: str, block: str, order: Mapping[str, int]) -> tuple[int, int, str]:
+    blank, digits = template(name)
+    if blank == block:
+        return order[""], int(digits[-1]), name
+    return order.get(name, order[""] + 1), 0, name
+
+
+def _cache(name: str, model: Model, context: int | None, block: str) -> int:
+    placement = model.architecture.placement
+    blank, digits = template(name)
+    if context is None or placement.kv_elements is None or blank != block:
+        return 0
+    window = lookup(model.config, placement.window) if placement.window else None
+    limited = isinstance(window, int) and int(digits[-1]) % placement.window_every == 0
+    tokens = min(context, window) if limited and isinstance(window, int) else context
+    return tokens * evaluate(placement.kv_elements, model.config) * _KV_BYTES
+
+
+def _nbytes(array: Array) -> int:
+    """Stored bytes: those of the leaves, shared out by elements where several arrays come from one leaf."""
+    total = 0.0
+    for leaf in array.leaves():
+        elements = leaf.rows * leaf.columns
+        own = array.rows * array.columns if sum(1 for _ in array.leaves()) == 1 else elements
+        total += leaf.ref.encoding.nbytes(leaf.shape) * own / elements if elements else 0
+    return round(total)
+
+
+def _spelled(module: Module, model: Model) -> Module:
+    from dataclasses import replace
+
+    if not model.architecture.headless(model.hf_class):
+        return module
+    prefix = model.architecture.prefix
+    shares = module.shares.removeprefix(prefix) if module.shares else None
+    return replace(module, name=module.name.removeprefix(prefix), shares=shares)
+
+
+def _accelerate(device: str) -> str | int:
+    """accelerate counts accelerators: "cuda:1" is 1."""
+    kind, _, index = device.partition(":")
+    return int(index) if kind in ("cuda", "xpu", "npu") and index.isdecimal() else device

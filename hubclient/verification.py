@@ -1,0 +1,205 @@
+"""verify: are two checkpoints the same model? Tensor by tensor, in the layout of the first, then metadata and tokenizer.
+
+The reference goes through its architecture into the layout of the checkpoint under test, row by row, and is encoded as
+that one is. Equal bytes are "exact"; a difference within what the encoding may lose is "within"; anything else "wrong".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hubclient.architectures.arrays import Array
+from hubclient.checkpoint import Checkpoint
+from hubclient.errors import UnsupportedEncoding
+from hubclient.formats import codecs
+from hubclient.model import Request, encodings_of, leaf
+from hubclient.rows import FilePool, Reader
+from hubclient.spokes import spoke
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hubclient.formats.model import TensorRef
+    from hubclient.model import Target
+
+    Rows = np.ndarray[Any, Any]
+
+Verdict = Literal["exact", "within", "wrong", "missing", "extra"]
+_TILE = 1 << 20  # elements
+# Keys that name the file, not the model; our own keys; and what an encoding is called.
+_UNCOMPARED = ("general.name", "general.file_type", "general.size_label", "general.quantization_version", "hubclient.", "split.")
+# Largest relative rounding of each plain encoding (half a unit in the last place), and its smallest step.
+_RELATIVE = {"F64": 0.0, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
+_ABSOLUTE = {"F16": 2.0**-25}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorVerdict:
+    """One tensor: its name in the checkpoint under test, the verdict and the largest absolute difference."""
+
+    name: str
+    verdict: Verdict
+    largest: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of `verify`. `differences` are metadata and tokenizer keys that are not equal."""
+
+    path: Path
+    against: Path
+    tensors: tuple[TensorVerdict, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if no tensor is wrong, missing or extra and no key differs."""
+        return not self.differences and all(tensor.verdict in ("exact", "within") for tensor in self.tensors)
+
+    def counts(self) -> dict[str, int]:
+        """Tensors by verdict."""
+        result: dict[str, int] = {}
+        for tensor in self.tensors:
+            result[tensor.verdict] = result.get(tensor.verdict, 0) + 1
+        return result
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return {
+            "ok": self.ok,
+            "path": str(self.path),
+            "against": str(self.against),
+            "counts": self.counts(),
+            "differences": list(self.differences),
+            "tensors": [
+                {"name": t.name, "verdict": t.verdict, "largest": t.largest, **({"why": t.why} if t.why else {})} for t in self.tensors
+            ],
+        }
+
+
+def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, jobs: int | None = None) -> Report:
+    """Compare the checkpoint at `path` with the one it should have come from; any two known formats.
+
+    Raises what opening them raises (SourceMissing, UnsupportedFormat, UnsupportedArchitecture, DamagedInput).
+    """
+    from hubclient.execute import cores
+
+    tested, reference = Checkpoint.from_pretrained(path), Checkpoint.from_pretrained(against)
+    target = spoke(tested.format).write(reference.model, _request(tested))
+    names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
+    stored = tested.opened.tensors
+    with FilePool() as pool, ThreadPoolExecutor(jobs or cores(), "hubclient") as threads:
+        reader = Reader(pool)
+        judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), [n for n in stored if n in names]))
+    judged += [TensorVerdict(name, "missing") for name in names if name not in stored]
+    judged += [TensorVerdict(name, "extra") for name in stored if name not in names]
+    return Report(Path(path), Path(against), tuple(judged), tuple(_differences(tested, target)))
+
+
+def _request(tested: Checkpoint) -> Request:
+    from hubclient.spokes.carried import load
+
+    carried = load(tested.opened.metadata, tested.opened.path)
+    return Request(pre=carried.pre if carried else None)
+
+
+def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader) -> TensorVerdict:
+    if expected.shape != ref.shape:
+        return TensorVerdict(name, "wrong", why=f"shape {list(ref.shape)}, expected {list(expected.shape)}")
+    stored, exact, within, largest = leaf(ref), True, True, 0.0
+    step = max(1, _TILE // max(1, stored.columns)) if expected.local else stored.rows
+    try:
+        for start in range(0, stored.rows, step):
+            stop = min(start + step, stored.rows)
+            if not _same_bytes(expected, stored, start, stop, reader):
+                exact = False
+                fits, difference = _close(expected, stored, start, stop, reader)
+                within, largest = within and fits, max(largest, difference)
+    except UnsupportedEncoding as error:
+        return TensorVerdict(name, "wrong", why=str(error))
+    return TensorVerdict(name, "exact" if exact else "within" if within else "wrong", largest)
+
+
+def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: Reader) -> bool:
+    import numpy as np
+
+    (encoding,) = encodings_of(stored)
+    if encodings_of(expected) == {encoding} and (expected.moves_rows if encoding.blocked else expected.moves_elements):
+        return bool(np.array_equal(expected.read(start, stop, reader.native), stored.read(start, stop, reader.native)))
+    values = expected.read(start, stop, reader.floats)
+    if not codecs.can_encode(encoding):
+        return bool(np.array_equal(values, stored.read(start, stop, reader.floats)))
+    from hubclient.rows import packed
+
+    return bool(np.array_equal(codecs.encode(values, encoding), packed(stored.read(start, stop, reader.native))))
+
+
+def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader) -> tuple[bool, float]:
+    import numpy as np
+
+    (encoding,) = encodings_of(stored)
+    want, have = expected.read(start, stop, reader.floats), stored.read(start, stop, reader.floats)
+    difference = np.abs(want.astype(np.float64) - have)
+    if encoding.name in _RELATIVE:
+        bound = np.abs(want) * _RELATIVE[encoding.name] + _ABSOLUTE.get(encoding.name, 0.0)
+    elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16
+        blocks = np.abs(want.reshape(-1, encoding.block)).max(axis=1, keepdims=True)
+        bound = np.broadcast_to(blocks * (0.5 / 127 + 2.0**-11) + 127 * 2.0**-25, (len(blocks), encoding.block)).reshape(want.shape)
+    else:
+        bound = np.zeros_like(want)
+    largest = float(difference.max(initial=0.0))
+    return bool(np.all(difference <= bound)) and np.isfinite(largest), largest
+
+
+def _differences(tested: Checkpoint, target: Target) -> Iterable[str]:
+    if tested.format == "gguf":
+        yield from _unequal(_plain(target.spec.metadata), _plain(tested.opened.metadata))
+        return
+    for name, data in target.spec.sidecars.items():
+        if name not in tested.opened.sidecars:
+            yield f"{name} is missing"
+        elif not _same_file(data, tested.opened.sidecars[name].read_bytes(), name):
+            yield f"{name} differs"
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.value for key, value in metadata.items() if not key.startswith(_UNCOMPARED)}
+
+
+def _unequal(want: Mapping[str, Any], have: Mapping[str, Any]) -> Iterable[str]:
+    for key in want.keys() | have.keys():
+        if key not in have:
+            yield f"{key} is missing"
+        elif key not in want:
+            yield f"{key} is not expected"
+        elif not _equal(want[key], have[key]):
+            yield f"{key} differs"
+
+
+def _equal(one: Any, two: Any) -> bool:
+    import numpy as np
+
+    if isinstance(one, str | bool | int):
+        return bool(one == two)
+    if isinstance(one, float):
+        return bool(np.float32(one) == np.float32(two))
+    one, two = list(one), list(two)
+    if one and isinstance(one[0], float):
+        return bool(np.array_equal(np.asarray(one, np.float32), np.asarray(two, np.float32)))
+    return bool(one == two)
+
+
+def _same_file(one: bytes, two: bytes, name: str) -> bool:
+    if one == two or not name.endswith(".json"):
+        return one == two
+    try:
+        return bool(json.loads(one) == json.loads(two))
+    except ValueError:
+        return False

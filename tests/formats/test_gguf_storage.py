@@ -1,0 +1,68 @@
+"""Which encoding each tensor gets: the converter's rules, held against every golden where the reference data is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from reference import REFERENCE
+
+from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32, Q8_0
+from hubclient.formats.gguf import FORMAT
+from hubclient.formats.gguf.storage import FILE_TYPES, stored_type
+
+GOLDENS = sorted((REFERENCE / "golden" / "goldens").glob("*.json")) if REFERENCE else []
+# stored by rules of their own: packed experts that are moved as they are, layers that a projector's converter names
+EXCEPTIONS = {
+    "gpt_oss_mxfp4": "_exps.weight",
+    "gemma3_vision": "mm.input_projection.weight",
+    "voxtral": "a.conv1d.",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted", "stored"),
+    [
+        ("blk.0.attn_q.weight", (64, 64), Q8_0, Q8_0),
+        ("blk.0.attn_q.weight", (64, 33), Q8_0, F16),
+        ("blk.0.attn_q.weight", (64, 33), BF16, BF16),
+        ("blk.0.attn_q.bias", (64,), Q8_0, F32),
+        ("blk.0.attn_norm.weight", (64,), F16, F32),
+        ("blk.0.attn_q_norm.weight", (2, 64), BF16, F32),
+        ("blk.11.ffn_gate_inp.weight", (8, 64), F16, F32),
+        ("blk.1.2.ffn_gate_inp.weight", (8, 64), F16, F16),
+        ("position_embd.weight", (512, 64), F16, F32),
+        ("token_types.weight", (2, 64), F16, F32),
+        ("rope_freqs.weight", (32,), BF16, F32),
+        ("blk.0.ssm_a", (8, 16), BF16, F32),
+        ("blk.0.attn_q.weight.lora_a", (8, 64), F16, F16),
+        ("token_embd.weight", (512, 256), ENCODINGS["TQ1_0"], F16),
+        ("blk.0.ffn_up.weight", (512, 256), ENCODINGS["TQ1_0"], ENCODINGS["TQ1_0"]),
+        ("v.patch_embd.weight", (64, 3, 14, 14), BF16, F32),
+        ("v.patch_embd.weight", (64, 3, 14, 14), F16, F16),
+    ],
+)
+def test_a_tensor_is_stored_as_the_converter_stores_it(name, shape, wanted, stored):
+    assert stored_type(name, shape, wanted) == stored
+
+
+def test_file_types_are_those_of_llama_cpp():
+    gguf = pytest.importorskip("gguf")
+    theirs = {kind.name.removeprefix("MOSTLY_").removeprefix("ALL_"): kind.value for kind in gguf.LlamaFileType}
+    assert {name: number for name, number in FILE_TYPES.items() if name in theirs} == {
+        name: number for name, number in theirs.items() if name != "GUESSED"
+    }
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_the_goldens_store_every_tensor_alike(path: Path):
+    record = json.loads(path.read_text())
+    exception = EXCEPTIONS.get(record["name"], "-")
+    for outtype, output in ((record.get("gguf") or {}) | {f"mm {k}": v for k, v in (record.get("gguf_mmproj") or {}).items()}).items():
+        number = output.get("kv", {}).get("general.file_type", {}).get("value")
+        names = {"f32": "F32", "q8_0": "Q8_0"} | {"auto": {v: k for k, v in FILE_TYPES.items()}.get(number, "F32")}
+        wanted = FORMAT.encoding(names[outtype.split()[-1]].replace("MXFP4_MOE", "BF16"))
+        for tensor in output.get("tensors", ()):
+            if exception not in tensor["name"]:
+                assert stored_type(tensor["name"], tensor["shape"], wanted).name == tensor["type"], (outtype, tensor["name"])
