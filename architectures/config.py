@@ -40,7 +40,7 @@ class Pair:
 
     def full_key(self, name: str) -> str:
         """The metadata key for an architecture called `name` in the target."""
-        return self.key if self.key.startswith(_ABSOLUTE) else f"{name}.{self.key}"
+        return _full_key(self.key, name)
 
     def applies(self, config: Mapping[str, Any]) -> bool:
         """Whether this config has something to write here."""
@@ -100,7 +100,9 @@ class Fixed:
     kind: str
     value: Any
 
-    full_key = Pair.full_key
+    def full_key(self, name: str) -> str:
+        """The metadata key for an architecture called `name` in the target."""
+        return _full_key(self.key, name)
 
 
 Pairs = tuple["Pair | Fixed", ...]
@@ -111,7 +113,7 @@ def forward(pairs: Iterable[Pair | Fixed], config: Mapping[str, Any], name: str)
     result: dict[str, Typed] = {}
     for pair in pairs:
         if isinstance(pair, Fixed):
-            result[pair.full_key(name)] = (pair.kind, pair.value)  # type: ignore[arg-type]
+            result[pair.full_key(name)] = (pair.kind, pair.value)
         elif pair.applies(config):
             result[pair.full_key(name)] = pair.store(config)
     return result
@@ -121,7 +123,8 @@ def backward(pairs: Iterable[Pair | Fixed], metadata: Mapping[str, Any], name: s
     """The normalised config that metadata tells; of several keys for one config value the first present decides."""
     result: dict[str, Any] = {}
     for pair in pairs:
-        if isinstance(pair, Pair) and (stored := metadata.get(pair.full_key(name))) is not None and lookup(result, pair.hf) is None:
+        stored = metadata.get(pair.full_key(name)) if isinstance(pair, Pair) else None
+        if isinstance(pair, Pair) and stored is not None and lookup(result, pair.hf) is None:
             _check(pair, stored)
             _assign(result, pair.hf, pair.load(_plain(stored)))
     return result
@@ -134,7 +137,8 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Default]) -> dict[s
     (Transformers 5), and what the file leaves out comes from `defaults`: a plain default fills an absent key, an
     expression also one that is null; a pair (plain, expression) gives one for each.
     """
-    config = {**raw, **text} if isinstance(text := raw.get("text_config"), Mapping) else dict(raw)
+    nested = raw.get("text_config")
+    config = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
     config.setdefault("dtype", config.get("torch_dtype"))
     split = {key: default if isinstance(default, tuple) else (default, default) for key, default in defaults.items()}
     for key, (plain, _) in split.items():
@@ -180,6 +184,10 @@ def restore(rebuilt: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     """The inverse of `difference`."""
     unset = set(changes.get("unset", ()))
     return {key: value for key, value in rebuilt.items() if key not in unset} | dict(changes.get("set", {}))
+
+
+def _full_key(key: str, name: str) -> str:
+    return key if key.startswith(_ABSOLUTE) else f"{name}.{key}"
 
 
 def _same(one: Any, two: Any) -> bool:
@@ -229,7 +237,7 @@ def _typed(pair: Pair, value: Any) -> Typed:
 
 def _check(pair: Pair, stored: Any) -> None:
     value = _plain(stored)
-    expected = {"f32": (int, float), "bool": bool, "str": str}.get(pair.kind, int)
+    expected: tuple[type, ...] = {"f32": (int, float), "bool": (bool,), "str": (str,)}.get(pair.kind, (int,))
     if pair.kind != "labels" and (not isinstance(value, expected) or (isinstance(value, bool) and pair.kind != "bool")):
         shown = repr(value) if isinstance(value, int | float | str) else "an array"
         raise DamagedInput(f"metadata: {pair.key} is {shown} where {pair.kind} is needed")

@@ -1,6 +1,8 @@
 """Tables that many decoders share: the config pairs and the tensor names of a pre-norm block."""
 
-from hubclient.architectures import ROPE, Pairs, absent, f32, optional, present, rows_of, u32
+from collections.abc import Mapping
+
+from hubclient.architectures import ROPE, Fact, Pairs, absent, f32, optional, present, rows_of, u32
 
 CONFIG: Pairs = (
     u32("num_hidden_layers", "block_count"),
@@ -36,8 +38,8 @@ ATTENTION = {
 }
 INV_FREQ = ("model.layers.{i}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq")
 
-TIED = {"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("model.embed_tokens.weight")}
-BIASED = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
+TIED: Mapping[str, Fact] = {"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("model.embed_tokens.weight")}
+BIASED: Mapping[str, Fact] = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
 
 ROPE_TYPES = ("default", "linear", "yarn", None)
 FIRST, LAST = ("model.embed_tokens",), ("model.norm", "lm_head")

@@ -12,7 +12,6 @@ from typing import Any
 from hubclient.errors import DamagedInput
 
 
-
 @dataclass(frozen=True, slots=True)
 class product:  # noqa: N801 - reads as a word in the tables
     """left * right."""

@@ -1,6 +1,18 @@
 """GPT-2: learned positions, fused qkv, Conv1D weights stored (in, out). Source: Transformers `modeling_gpt2`."""
 
-from hubclient.architectures import Architecture, Layout, Placement, absent, block, f32, optional, product, rows_of, transpose, u32
+from hubclient.architectures import (
+    Architecture,
+    Layout,
+    Placement,
+    absent,
+    block,
+    f32,
+    optional,
+    product,
+    rows_of,
+    transpose,
+    u32,
+)
 
 ENDS = {
     "transformer.wte.weight": "token_embd.weight",

@@ -14,7 +14,9 @@ from hubclient.architectures.transforms import Arrow, Transform, identity
 
 Side = Literal["hf", "target"]
 Names = str | tuple[str, ...]
-Table = Mapping[Names, str | Arrow]
+# From a Hugging Face name (or several, as a tuple) to a target name or an Arrow. `object`, because the type of a literal
+# that mixes both is inferred as that; `_arrow` checks.
+Table = Mapping[Any, object]
 
 
 def template(name: str) -> tuple[str, tuple[str, ...]]:
@@ -103,6 +105,11 @@ class Matching:
     missing: tuple[str, ...]
 
 
+# What a name means: a rule (and which of its patterns the name is), or "drop" or "omit"; by blanked name.
+_Entry = tuple[Rule | str, int, Pattern]
+_Index = Mapping[str, tuple[_Entry, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How an architecture lies in one format. `name` is the architecture's name there (`general.architecture`).
@@ -116,17 +123,21 @@ class Layout:
     omit: tuple[Pattern, ...] = ()
     derive: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
-    _index: Mapping[Side, Mapping[str, tuple[tuple[Rule | str, int, Pattern], ...]]] = field(default_factory=dict, repr=False, compare=False)
+    _index: Mapping[Side, _Index] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
-        cls, *tables: Table, name: str = "", drop: Iterable[str] = (), omit: Iterable[str] = (), derive: Mapping[str, Any] | None = None
+        cls,
+        *tables: Table,
+        name: str = "",
+        drop: Iterable[str] = (),
+        omit: Iterable[str] = (),
+        derive: Mapping[str, Any] | None = None,
     ) -> Layout:
         """Compile tables; ValueError if a name occurs twice on a side or captures do not agree."""
         rules = tuple(_rule(hf, to) for table in tables for hf, to in table.items())
         layout = cls(rules, tuple(map(Pattern.of, drop)), tuple(map(Pattern.of, omit)), dict(derive or {}), name)
-        index = {side: layout._build(side) for side in ("hf", "target")}
-        return replace(layout, _index=index)
+        return replace(layout, _index={"hf": layout._build("hf"), "target": layout._build("target")})
 
     def knows(self, name: str, side: Side) -> bool:
         """Whether any rule, drop or omit covers this name."""
@@ -178,11 +189,9 @@ class Layout:
                 return rule, at, captures
         return None
 
-    def _build(self, side: Side) -> dict[str, tuple[tuple[Rule | str, int, Pattern], ...]]:
-        table: dict[str, list[tuple[Rule | str, int, Pattern]]] = {}
-        entries: list[tuple[Rule | str, int, Pattern]] = [
-            (rule, at, pattern) for rule in self.rules for at, pattern in enumerate(rule.side(side))
-        ]
+    def _build(self, side: Side) -> _Index:
+        table: dict[str, list[_Entry]] = {}
+        entries: list[_Entry] = [(rule, at, pattern) for rule in self.rules for at, pattern in enumerate(rule.side(side))]
         entries += [("drop", 0, pattern) for pattern in self.drop]
         if side == "hf":
             entries += [("omit", 0, pattern) for pattern in self.omit]
@@ -212,15 +221,19 @@ def optional(*tables: Table) -> dict[Names, Arrow]:
     return {names: replace(_arrow(to), required=False) for table in tables for names, to in table.items()}
 
 
-def _arrow(to: str | Arrow) -> Arrow:
-    return identity >> to if isinstance(to, str) else to
+def _arrow(to: object) -> Arrow:
+    if isinstance(to, Arrow):
+        return to
+    if isinstance(to, str):
+        return identity >> to
+    raise ValueError(f"{to!r} is neither a name nor a transform with a name behind it")
 
 
 def _tuple(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
 
-def _rule(names: Names, to: str | Arrow) -> Rule:
+def _rule(names: Names, to: object) -> Rule:
     arrow = _arrow(to)
     rule = Rule(tuple(map(Pattern.of, _tuple(names))), arrow.transform, tuple(map(Pattern.of, arrow.targets)), arrow.required)
     if len({pattern.captures for pattern in (*rule.hf, *rule.target)}) > 1:

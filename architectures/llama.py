@@ -2,7 +2,19 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Architecture, Layout, Llama3Factors, Placement, block, optional, present, product, ratio, rope, u32
+from hubclient.architectures import (
+    Architecture,
+    Layout,
+    Llama3Factors,
+    Placement,
+    block,
+    optional,
+    present,
+    product,
+    ratio,
+    rope,
+    u32,
+)
 from hubclient.architectures.decoder import BIASED, DECODER, ENDS, FIRST, HEAD_DIM, INV_FREQ, LAST, MLP, NORMS, ROPE_TYPES, TIED
 
 HEADS, KV_HEADS = rope("num_attention_heads"), rope("num_key_value_heads")

@@ -139,9 +139,9 @@ class OutputSpec:
 
 
 class Placed(NamedTuple):
-    """A tensor's place in an output file: index into `OutputSpec.tensors`, absolute offset and size in bytes."""
+    """A tensor's place in an output file: its position in `OutputSpec.tensors`, absolute offset and size in bytes."""
 
-    index: int
+    tensor: int
     offset: int
     nbytes: int
 

@@ -1,12 +1,13 @@
 """Checkpoint: a model on disk in any known format, and the conversions it can take.
 
-    checkpoint = Checkpoint.from_pretrained("./Llama-3.2-1B")
-    plan = checkpoint.plan("out/{name}-{type}.gguf", format="gguf", type=["f16", "Q8_0"])
-    checkpoint.save_pretrained("Llama-3.2-1B-F16.gguf", format="gguf", type="f16")
+checkpoint = Checkpoint.from_pretrained("./Llama-3.2-1B")
+plan = checkpoint.plan("out/{name}-{type}.gguf", format="gguf", type=["f16", "Q8_0"])
+checkpoint.save_pretrained("Llama-3.2-1B-F16.gguf", format="gguf", type="f16")
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,13 +49,15 @@ class Checkpoint:
         path, host = Path(source), host or get_host()
         if not path.exists():
             raise SourceMissing(f"{source}: there is no such file or folder", path)
-        for format_ in host.formats():
-            if format_.detect(path):
-                return cls(format_.open(path), host)
         if only is not None and path.is_dir():
             from hubclient.formats.safetensors import open_folder_without_weights
 
+            with contextlib.suppress(UnsupportedFormat):
+                return cls(host.format("safetensors").open(path), host)
             return cls(open_folder_without_weights(path), host)
+        for format_ in host.formats():
+            if format_.detect(path):
+                return cls(format_.open(path), host)
         known = ", ".join(format_.name for format_ in host.formats())
         raise UnsupportedFormat(f"{source}: is no checkpoint in a known format ({known})")
 

@@ -115,7 +115,7 @@ class DamagedInput(HubclientError, ValueError):
     def __init__(
         self, message: str, *, file: Path | str | None = None, tensor: str | None = None, offset: int | None = None, hint: str | None = None
     ) -> None:
-        where = f"{file}: " if file is not None and str(file) not in message else ""
+        where = f"{file}: " if file is not None and not message.startswith(f"{file}: ") else ""
         super().__init__(where + message, hint=hint)
         self.file = Path(file) if file is not None else None
         self.tensor = tensor

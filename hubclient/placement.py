@@ -159,6 +159,6 @@ def _spelled(module: Module, model: Model) -> Module:
 
 
 def _accelerate(device: str) -> str | int:
-    """accelerate counts accelerators: "cuda:1" is 1."""
+    """Accelerate counts accelerators: "cuda:1" is 1."""
     kind, _, index = device.partition(":")
     return int(index) if kind in ("cuda", "xpu", "npu") and index.isdecimal() else device

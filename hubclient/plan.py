@@ -163,8 +163,8 @@ def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:
     """The steps of an output, in file order."""
     placed = ((number, place) for number, file in enumerate(files) for place in file.tensors)
     for index, (number, place) in enumerate(placed):
-        spec = target.spec.tensors[place.index]
-        yield Step(index, spec.name, target.arrays[place.index], spec.encoding, number, place.offset, place.nbytes)
+        spec = target.spec.tensors[place.tensor]
+        yield Step(index, spec.name, target.arrays[place.tensor], spec.encoding, number, place.offset, place.nbytes)
 
 
 def fidelities(output: OutputPlan) -> Mapping[str, int]:

@@ -87,7 +87,8 @@ class FilePool:
 
 class Reader:
     """Rows of leaves. `native` gives unsigned integers of the element's size, or packed bytes where elements share blocks;
-    `floats` gives float32."""
+    `floats` gives float32.
+    """
 
     def __init__(self, pool: FilePool) -> None:
         self._pool = pool
@@ -114,7 +115,7 @@ class Reader:
         if isinstance(ref, Inline):
             return np.frombuffer(ref.data, np.uint8, nbytes, offset)
         raw = np.empty(nbytes, np.uint8)
-        self._pool.read_into(ref.file, memoryview(raw), ref.offset + offset)
+        self._pool.read_into(ref.file, memoryview(raw.data), ref.offset + offset)
         return codecs.byteswap(raw, ref.encoding) if ref.big_endian else raw
 
 

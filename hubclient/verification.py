@@ -48,6 +48,10 @@ class TensorVerdict:
     largest: float = 0.0
     why: str = ""
 
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as plain data."""
+        return {"name": self.name, "verdict": self.verdict, "largest": self.largest, **({"why": self.why} if self.why else {})}
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -78,9 +82,7 @@ class Report:
             "against": str(self.against),
             "counts": self.counts(),
             "differences": list(self.differences),
-            "tensors": [
-                {"name": t.name, "verdict": t.verdict, "largest": t.largest, **({"why": t.why} if t.why else {})} for t in self.tensors
-            ],
+            "tensors": [tensor.as_json() for tensor in self.tensors],
         }
 
 
@@ -97,7 +99,8 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
     stored = tested.opened.tensors
     with FilePool() as pool, ThreadPoolExecutor(jobs or cores(), "hubclient") as threads:
         reader = Reader(pool)
-        judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), [n for n in stored if n in names]))
+        both = [name for name in stored if name in names]
+        judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), both))
     judged += [TensorVerdict(name, "missing") for name in names if name not in stored]
     judged += [TensorVerdict(name, "extra") for name in stored if name not in names]
     return Report(Path(path), Path(against), tuple(judged), tuple(_differences(tested, target)))
@@ -150,8 +153,8 @@ def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader
     if encoding.name in _RELATIVE:
         bound = np.abs(want) * _RELATIVE[encoding.name] + _ABSOLUTE.get(encoding.name, 0.0)
     elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16
-        blocks = np.abs(want.reshape(-1, encoding.block)).max(axis=1, keepdims=True)
-        bound = np.broadcast_to(blocks * (0.5 / 127 + 2.0**-11) + 127 * 2.0**-25, (len(blocks), encoding.block)).reshape(want.shape)
+        blocks = np.abs(want.reshape(-1, encoding.block)).max(axis=1)
+        bound = np.repeat(blocks * (0.5 / 127 + 2.0**-11) + 127 * 2.0**-25, encoding.block).reshape(want.shape)
     else:
         bound = np.zeros_like(want)
     largest = float(difference.max(initial=0.0))

@@ -113,7 +113,7 @@ def _metadata(spec: OutputSpec) -> dict[str, str]:
 
 
 def _index(spec: OutputSpec, files: Sequence[FileLayout], total: int) -> bytes:
-    places = {spec.tensors[place.index].name: file.name for file in files for place in file.tensors}
+    places = {spec.tensors[place.tensor].name: file.name for file in files for place in file.tensors}
     return write_json({"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))})
 
 

@@ -16,7 +16,7 @@ _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there.")
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: 512M and 1GiB are powers of two, 5GB is decimal."""
 
     name = "size"

@@ -1,7 +1,7 @@
 """What GGUF has no key for and we carry under keys of our own, so that going back gives the same folder.
 
-    hubclient.checkpoint   JSON: architecture, class, spelling of names, config difference, dtypes, small files
-    hubclient.tokenizer    JSON, see hubclient.formats.tokenizers
+hubclient.checkpoint   JSON: architecture, class, spelling of names, config difference, dtypes, small files
+hubclient.tokenizer    JSON, see hubclient.formats.tokenizers
 """
 
 from __future__ import annotations

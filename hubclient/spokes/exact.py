@@ -22,7 +22,8 @@ _LIMIT = 64 << 20  # bytes of values that planning may look at
 
 def narrowed(tensors: Mapping[str, Array], main: Encoding | None) -> dict[str, Encoding]:
     """The dtypes of a model whose file does not say them: its own where safetensors has them, `main` for F32 tensors
-    whose values fit it, F32 for what must be decoded."""
+    whose values fit it, F32 for what must be decoded.
+    """
     from hubclient.rows import FilePool, Reader
 
     result: dict[str, Encoding] = {}

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-TOKENIZER_FILES = frozenset(
-    "tokenizer.json tokenizer.model tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json vocab.txt"
-    " merges.txt spiece.model sentencepiece.bpe.model chat_template.jinja chat_template.json tekken.json".split()
-)
+_TOKENIZER_FILES = frozenset({
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "tekken.json",
+})  # fmt: skip
 
 
 def is_tokenizer_file(name: str) -> bool:
     """Whether a sidecar belongs to the tokenizer."""
-    return name in TOKENIZER_FILES or name.startswith("additional_chat_templates/")
+    return name in _TOKENIZER_FILES or name.startswith("additional_chat_templates/")
 
 
 def read(opened: OpenedCheckpoint, host: Host) -> Model:
@@ -153,7 +153,8 @@ def _restored(model: Model, array: Array, name: str) -> Encoding:
 def _cast(array: Array, wanted: Encoding) -> Encoding:
     """`wanted` for tensors of floats; integers and booleans stay what they are."""
     own = encodings_of(array)
-    return own.pop() if len(own) == 1 and next(iter(own)).name.startswith(("I", "U", "BOOL")) and not next(iter(own)).blocked else wanted
+    encoding = own.pop() if len(own) == 1 else wanted
+    return encoding if not encoding.blocked and encoding.name.startswith(("I", "U", "BOOL")) else wanted
 
 
 def _written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | None) -> dict[str, Any]:
@@ -196,6 +197,7 @@ def _pooling(config: Mapping[str, Any], path: Path) -> str:
 
 
 def read_tokenizer(sidecars: Mapping[str, Path]) -> Tokenizer | None:
+    """The tokenizer of a folder's files, None if there is none."""
     from hubclient.formats.tokenizers import read_files
 
     return read_files(sidecars)

@@ -1,4 +1,7 @@
-"""config.json from what a GGUF says, without any help of our own keys; writing uses the same function to store only the difference."""
+"""config.json from what a GGUF says without any help of our own keys.
+
+Writing uses the same functions, to store only the difference to what a reader would rebuild.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def rebuild(
 ) -> dict[str, Any]:
     """config.json's content for a normalised config (see `told`), the model's Hugging Face tensors and its main dtype."""
     facts = {key: value for key, fact in architecture.implied.items() if (value := fact.of(shapes)) is not None}
-    ids = {name: metadata[f"tokenizer.ggml.{key}_token_id"].value for key, name in _TOKEN_IDS.items() if f"tokenizer.ggml.{key}_token_id" in metadata}
+    stored = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for key, name in _TOKEN_IDS.items()}
+    ids = {name: value.value for name, value in stored.items() if value is not None}
     whole = {**config, **facts, **ids, "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
     whole.pop("pooling_mode", None)
     if "id2label" in whole:

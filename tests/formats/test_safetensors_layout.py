@@ -96,7 +96,7 @@ def test_tensors_are_aligned_without_gaps_and_the_size_is_exact(spec):
             assert len(file.head) % 8 == 0
             end = len(file.head)
             for place in file.tensors:
-                encoding = spec.tensors[place.index].encoding
+                encoding = spec.tensors[place.tensor].encoding
                 assert place.offset == end
                 assert place.offset % (1 if encoding.blocked else encoding.block_bytes) == 0
                 end += place.nbytes
@@ -111,7 +111,7 @@ def test_one_file_needs_no_index_and_keeps_the_order_given_within_a_size():
     )
     (file,) = layout(spec)
     assert file.name == "model.safetensors"
-    assert [spec.tensors[place.index].name for place in file.tensors] == ["a", "d", "c", "b"]
+    assert [spec.tensors[place.tensor].name for place in file.tensors] == ["a", "d", "c", "b"]
     (length,) = struct.unpack_from("<Q", file.head)
     assert length == len(file.head) - 8
     assert list(json.loads(file.head[8:])) == ["__metadata__", "a", "d", "c", "b"]
@@ -122,10 +122,10 @@ def test_shards_fill_up_in_order_and_a_larger_tensor_stays_alone():
     assert [file.name for file in files] == [f"model-{number:05d}-of-00003.safetensors" for number in (1, 2, 3)] + [
         "model.safetensors.index.json"
     ]
-    assert [[place.index for place in file.tensors] for file in files] == [[0, 1], [2], [3, 4], []]
+    assert [[place.tensor for place in file.tensors] for file in files] == [[0, 1], [2], [3, 4], []]
     index = json.loads(files[-1].head)
     assert index["metadata"] == {"total_size": 4 * 14}
-    assert index["weight_map"] == {f"t{place.index}": file.name for file in files for place in file.tensors}
+    assert index["weight_map"] == {f"t{place.tensor}": file.name for file in files for place in file.tensors}
     assert files[-1].head.endswith(b"}\n")
 
 
