@@ -71,7 +71,8 @@ def encode(rows: Rows, encoding: Encoding, out: Raw | None = None) -> Raw:
 def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw | None = None) -> Raw:
     """Raw rows of `target` from raw rows of `source`, bit for bit what decode and encode give. Raises UnsupportedEncoding.
 
-    Needs no float32 copy of the rows: the pairs that conversions are made of have kernels, others go in small steps.
+    Needs no float32 copy of the rows: the pairs that conversions are made of have kernels, others go in small steps. The
+    same encoding on both sides is a copy.
     """
     _check_raw(raw, source, columns)
     result = _target(out, (len(raw), target.row_bytes(columns)), np.dtype(np.uint8))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import Lossy, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.model import Request, display_name
+from hubclient.plan import OutputPlan, Plan, lay_out
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from hubclient.execute import Progress
     from hubclient.formats.model import OpenedCheckpoint
     from hubclient.model import Model, Target
-    from hubclient.plan import OutputPlan, Plan
     from hubclient.plugins import Host
 
 _PARTS = (None, "tokenizer", "config")
@@ -79,12 +80,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call it: repository, folder or file name."""
-        path = self.opened.path.absolute()
-        if path.is_file():
-            return path.stem
-        if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
-            return path.parent.parent.name.rsplit("--", 1)[-1]
-        return path.resolve().name or "model"
+        return display_name(self.opened.path)
 
     def plan(
         self,
@@ -103,9 +99,6 @@ class Checkpoint:
         "config"; `pre` names the pre-tokenizer (`tokenizer.ggml.pre`); `max_shard_size` (bytes) splits the weights.
         Raises UsageError, Unsupported* or DamagedInput.
         """
-        from hubclient.model import Request
-        from hubclient.plan import Plan
-
         if only not in _PARTS:
             raise UsageError(f"only {only!r} is unknown; tokenizer and config can be asked for alone")
         names = [type] if isinstance(type, str) else list(dict.fromkeys(type))
@@ -144,10 +137,6 @@ class Checkpoint:
         return read(self.opened, self.host)
 
     def _lay_out(self, path: Path, format_name: str, target: Target) -> OutputPlan:
-        from dataclasses import replace
-
-        from hubclient.plan import OutputPlan, lay_out
-
         format_ = self.host.format(format_name)
         spec = target.spec if format_.folder else replace(target.spec, name=path.name)
         files = format_.layout(spec)

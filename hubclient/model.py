@@ -1,10 +1,15 @@
-"""The canonical view of a checkpoint: Hugging Face names, lazy arrays, one spelling of the config. Every format is a spoke to it."""
+"""The canonical view of a checkpoint: Hugging Face names, lazy arrays, one spelling of the config.
+
+Every format is a spoke to it (see hubclient.spokes).
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array, Leaf
@@ -97,6 +102,16 @@ class Target:
     type: str
     losses: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+
+def display_name(path: Path) -> str:
+    """What to call a checkpoint: the repository's name if its folder is a cache snapshot, else the folder's or file's."""
+    path = Path(os.path.abspath(path))  # a link keeps its own name
+    if path.is_file():
+        return path.stem
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rsplit("--", 1)[-1]
+    return path.name or "model"
 
 
 def encodings_of(array: Array) -> set[Encoding]:

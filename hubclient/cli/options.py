@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+_ParamType = click.ParamType[int] if TYPE_CHECKING else click.ParamType  # generic only since click 8.5
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -16,7 +18,7 @@ _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there.")
 
 
-class Size(click.ParamType[int]):
+class Size(_ParamType):
     """A number of bytes: 512M and 1GiB are powers of two, 5GB is decimal."""
 
     name = "size"

@@ -14,7 +14,7 @@ from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
 from hubclient.formats.jsonfile import parse_json, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
-from hubclient.model import Inline, Model, Naming, Request, Target, encodings_of, leaf
+from hubclient.model import Inline, Model, Naming, Request, Target, display_name, encodings_of, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import rebuild
 from hubclient.spokes.exact import narrowed
@@ -176,20 +176,10 @@ def write(model: Model, request: Request) -> Target:
         losses += more
     if request.only is not None:
         specs, arrays = (), {}
-    name = display_name(model)
+    name = display_name(model.opened.path)
     return Target(
         OutputSpec(name, specs, metadata, {}, request.max_shard_size), tuple(arrays.values()), label, tuple(losses), matching.dropped
     )
-
-
-def display_name(model: Model) -> str:
-    """What to call a checkpoint: the repository's name if its folder is a cache snapshot, else the folder's or file's."""
-    path = model.opened.path.absolute()
-    if path.is_file():
-        return path.stem
-    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
-        return path.parent.parent.name.rsplit("--", 1)[-1]
-    return path.name or "model"
 
 
 def _forward(matching: Matching, model: Model) -> dict[str, Array]:
@@ -227,7 +217,7 @@ def _described(model: Model, wanted: Encoding) -> dict[str, Value]:
     metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
     if "generation_config.json" in model.files:
         metadata.update(rebuild.sampling(_object(model, "generation_config.json")))
-    metadata["general.name"] = Value("str", display_name(model))
+    metadata["general.name"] = Value("str", display_name(model.opened.path))
     pairs = _located(model.opened, lambda: forward(model.architecture.config, model.config, name))
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
     metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hostile_gguf import ARRAY, BIG, BOOL, I32, LITTLE, STRING, U8, U32, Bytes, ordinary, put
 from libggml import row_size
-from reference import DATA, REFERENCE
+from reference import DATA, REFERENCE, ROOT
 
 from hubclient.errors import DamagedInput, SourceMissing, UnsupportedEncoding
 from hubclient.formats.encodings import BY_GGML
@@ -225,3 +227,13 @@ def test_real_vocabularies_open_with_all_their_tokens(path: Path):
     metadata = FORMAT.open(path).metadata
     tokens, types = metadata["tokenizer.ggml.tokens"].value, metadata["tokenizer.ggml.token_type"].value
     assert len(list(tokens)) == len(tokens) == len(types) > 30_000
+
+
+def test_opening_needs_no_array_library(tmp_path: Path):
+    path = put(tmp_path / "m.gguf", ordinary())
+    code = (
+        "import sys, pathlib; from hubclient.formats.gguf import FORMAT; loaded = set(sys.modules)\n"
+        "assert not {'numpy', 'numba', 'hubclient.formats.gguf.reader'} & loaded\n"
+        f"FORMAT.open(pathlib.Path({str(path)!r})); assert not {{'numpy', 'numba', 'gguf'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
