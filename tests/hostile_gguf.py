@@ -33,10 +33,9 @@ class Bytes:
     def text(self, key: str, value: str | bytes) -> bytes:
         return self.pair(key, STRING, self.string(value))
 
-    def tensor(self, name: str | bytes, dims: Sequence[int] = (4,), kind: int = 0, offset: int = 0, *, rank: int | None = None) -> bytes:
+    def tensor(self, name: str | bytes, dims: Sequence[int] = (4,), kind: int = 0, offset: int = 0) -> bytes:
         """An entry; `dims` fastest first; kind 0 is F32."""
-        ranked = self.pack("I", len(dims) if rank is None else rank) + self.pack(f"{len(dims)}Q", *dims)
-        return self.string(name) + ranked + self.pack("IQ", kind, offset)
+        return self.string(name) + self.pack(f"I{len(dims)}Q", len(dims), *dims) + self.pack("IQ", kind, offset)
 
     def file(
         self,

@@ -40,6 +40,7 @@ def checked(document: Mapping[str, Any], source: Path | str) -> tuple[dict[str, 
         _check_scored(model.get("vocab"), source)
     else:
         check_vocabulary(model.get("vocab"), source)
+    _check_ids({**document, "model": model}, source)
     if kind == "BPE":
         model["merges"], spaced = _pairs(model.get("merges"), source)
         check_merges(model["merges"], model["vocab"], source, model.get("continuing_subword_prefix") or "")
@@ -123,6 +124,15 @@ def _check_added(items: Any, source: Path | str) -> None:
         _refuse_shared(ids, source)
 
 
+def _check_ids(document: Mapping[str, Any], source: Path | str) -> None:
+    """Raises DamagedInput if a token that is added takes the id of one that the model has."""
+    known = vocabulary(document)
+    taken = frozenset(known.values())
+    for item in document.get("added_tokens") or []:
+        if item["content"] not in known and item["id"] in taken:
+            raise _fault(source, f"adds the token {shown(item['content'])} with the id {item['id']}, which another token has")
+
+
 def _check_scored(vocab: Any, source: Path | str) -> None:
     if not isinstance(vocab, list) or not 0 < len(vocab) <= MAX_TOKENS:
         raise _fault(source, "has no vocabulary")
@@ -159,4 +169,4 @@ def _refuse_shared(ids: Mapping[str, int], source: Path | str) -> None:
 
 
 def _fault(source: Path | str, fault: str) -> DamagedInput:
-    return DamagedInput(f"{source}: {fault}", file=source)
+    return DamagedInput(fault, file=source)

@@ -31,7 +31,7 @@ def implied_merges(order: Iterable[str], known: Mapping[str, int], source: Path 
         length = len(text)
         work += length * length
         if work > MAX_WORK:
-            raise DamagedInput(f"{source}: has tokens too long to be split into merges, such as {shown(text)}", file=source)
+            raise DamagedInput(f"has tokens too long to be split into merges, such as {shown(text)}", file=source)
         for at in range(length - 1, 0, -1):
             left = text[:at]
             if left in known and (right := text[at:]) in known:
@@ -68,7 +68,7 @@ def from_strings(strings: Iterable[str], source: Path | str) -> list[Pair]:
     for place, text in enumerate(strings):
         at = text.find(" ", 1)
         if at < 0 or at + 1 == len(text):
-            raise DamagedInput(f"{source}: merge {place}, {shown(text)}, is not two parts separated by a space", file=source)
+            raise DamagedInput(f"merge {place}, {shown(text)}, is not two parts separated by a space", file=source)
         merges.append((text[:at], text[at + 1 :]))
     return merges
 
@@ -80,4 +80,4 @@ def check_merges(merges: Iterable[Pair], known: Mapping[str, int], source: Path 
         joined = left + right[skip:]
         if left not in known or right not in known or joined not in known:
             missing = next(text for text in (left, right, joined) if text not in known)
-            raise DamagedInput(f"{source}: merge {place} needs the token {shown(missing)}, which is not in the vocabulary", file=source)
+            raise DamagedInput(f"merge {place} needs the token {shown(missing)}, which is not in the vocabulary", file=source)

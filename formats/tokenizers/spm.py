@@ -87,7 +87,7 @@ def parse_model(data: bytes, name: Path | str) -> SentencePieceModel:
     try:
         return _parse(data)
     except WireError as error:
-        raise DamagedInput(f"{name}: is not a whole SentencePiece model: it {error}", file=name, offset=error.offset) from None
+        raise DamagedInput(f"is not a whole SentencePiece model: it {error}", file=name, offset=error.offset) from None
 
 
 def write_model(model: SentencePieceModel) -> bytes:

@@ -37,11 +37,11 @@ def edge_floats() -> np.ndarray:
 
 
 def raw(values: np.ndarray) -> np.ndarray:
-    return values.reshape(1, -1).view(np.uint8)
+    return np.asarray(values.reshape(1, -1).view(np.uint8))
 
 
 def bits(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values).view({2: np.uint16, 4: np.uint32, 8: np.uint64}[values.dtype.itemsize]).ravel()
+    return np.asarray(np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").ravel())
 
 
 def same_floats(ours: np.ndarray, theirs: np.ndarray) -> bool:
@@ -120,7 +120,7 @@ def ggml_q8_0(values: np.ndarray) -> np.ndarray:
 def ordinary_rows(seed: int = 5) -> np.ndarray:
     rng = np.random.default_rng(seed)
     scales = np.exp2(rng.integers(-40, 30, (400, 1)))
-    return (rng.standard_normal((400, 256)) * scales).astype(np.float32)
+    return np.asarray(rng.standard_normal((400, 256)) * scales, np.float32)
 
 
 Q8_0_CASES: dict[str, Callable[[], np.ndarray]] = {
@@ -321,7 +321,7 @@ def test_what_can_be_done_is_known_and_what_cannot_is_one_sentence():
 def test_rows_of_the_wrong_size_are_refused():
     with pytest.raises(ValueError, match="raw rows of 32 Q8_0 are uint8"):
         codecs.decode(np.zeros((1, 33), np.uint8), Q8_0, 32)
-    with pytest.raises(ValueError, match="no.* whole number of Q8_0|not a whole number of Q8_0"):
+    with pytest.raises(ValueError, match="not a whole number of Q8_0"):
         codecs.encode(np.zeros((1, 33), np.float32), Q8_0)
     with pytest.raises(ValueError, match="float32"):
         codecs.encode(np.zeros((1, 32), np.float64), Q8_0)

@@ -13,11 +13,11 @@ from libggml import row_size
 from reference import DATA, REFERENCE, ROOT
 
 from hubclient.errors import DamagedInput, SourceMissing, UnsupportedEncoding
-from hubclient.formats.encodings import BY_GGML
+from hubclient.formats.encodings import BY_GGML, F32, Q8_0
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.model import Format
 
-FOREIGN = sorted({DATA / "gguf" / "llama3_rope_tied.gguf", *((REFERENCE / "foreign").glob("*.gguf") if REFERENCE else ())})
+FOREIGN = sorted((REFERENCE / "foreign" if REFERENCE else DATA / "gguf").glob("*.gguf"))
 VOCABULARIES = sorted((REFERENCE / "vocabs").glob("*.gguf")) if REFERENCE else []
 
 
@@ -38,11 +38,11 @@ def test_every_kind_of_value_is_read_in_both_byte_orders(tmp_path: Path, make: B
         "a.f64": ("f64", 0.1),
         "a.yes": ("bool", True),
     }
+    assert metadata["a.yes"].value is True and metadata["a.flags"].value[1] is False
     assert metadata["a.words"] == ("[str]", ["one", "", "dreißig"])
     assert metadata["a.sections"] == ("[i32]", [16, 24, -24, 0])
     assert metadata["a.flags"] == ("[bool]", [True, False, True])
     assert metadata["a.none"] == ("[f32]", [])
-    assert metadata["a.yes"].value is True and metadata["a.flags"].value[1] is False
 
 
 @pytest.mark.parametrize("make", [LITTLE, BIG], ids=["little", "big"])
@@ -51,10 +51,9 @@ def test_tensors_have_row_major_shapes_and_absolute_offsets(tmp_path: Path, make
     opened = FORMAT.open(path)
     start = len(path.read_bytes()) - 128
     first, second = opened.tensors.values()
-    assert (first.name, first.shape, first.encoding.name, first.offset, first.nbytes) == ("first.weight", (2, 3), "F32", start, 24)
-    assert (second.name, second.shape, second.encoding.name, second.offset, second.nbytes) == (
-        "second.weight", (2, 32), "Q8_0", start + 32, 68,
-    )  # fmt: skip
+    assert (first.name, first.shape, first.encoding, first.offset, first.nbytes) == ("first.weight", (2, 3), F32, start, 24)
+    assert (second.name, second.shape, second.encoding) == ("second.weight", (2, 32), Q8_0)
+    assert (second.offset, second.nbytes) == (start + 32, 68)
     assert first.big_endian is (make is BIG)
     assert path.read_bytes()[first.offset : first.offset + 24] == make.pack("6f", *range(6))
 
@@ -174,7 +173,7 @@ def test_long_headers_are_read_in_growing_steps(tmp_path: Path):
 
 def test_a_removed_type_is_named(tmp_path: Path):
     data = LITTLE.file([], [LITTLE.tensor("t", (32,), 31)], bytes(64))
-    with pytest.raises(UnsupportedEncoding, match=r"m\.gguf: tensor 't' is stored as Q4_0_4_4 \(ggml type 31\), removed from ggml"):
+    with pytest.raises(UnsupportedEncoding, match=r"m\.gguf: tensor 't' is stored as Q4_0_4_4 \(ggml type 31\), removed"):
         FORMAT.open(put(tmp_path / "m.gguf", data))
 
 
@@ -199,7 +198,7 @@ def test_types_are_found_by_name_in_any_case(name: str):
 
 
 def test_an_unknown_type_names_the_nearest():
-    with pytest.raises(UnsupportedEncoding, match="'q8' did|'q8'; did you mean .*Q8_"):
+    with pytest.raises(UnsupportedEncoding, match=r"'q8'; did you mean .*Q8_"):
         FORMAT.encoding("q8")
     with pytest.raises(UnsupportedEncoding, match="'float33'"):
         FORMAT.encoding("float33")

@@ -35,7 +35,7 @@ def split_file(no: int, count: int, total: int, *tensors: bytes, more: tuple[byt
         LITTLE.pair("split.count", U16, LITTLE.pack("H", count)),
         LITTLE.pair("split.tensors.count", I32, LITTLE.pack("i", total)),
     ]
-    return LITTLE.file([*pairs, *more], tensors, bytes(32 * len(tensors)))
+    return bytes(LITTLE.file([*pairs, *more], tensors, bytes(32 * len(tensors))))
 
 
 def test_parts_are_named_and_keyed_as_llama_cpp_does_it(parts: list[Path]):
