@@ -32,10 +32,10 @@ FORMATS: Mapping[str, str] = MappingProxyType({
 
 # The second member is the line in `hubclient --help`, which therefore imports no command.
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
-    "convert": ("hubclient.cli.convert", "Turn a checkpoint into another layout or encoding."),
-    "inspect": ("hubclient.cli.inspect", "Show what a checkpoint holds, from its headers."),
-    "verify": ("hubclient.cli.verify", "Prove that two checkpoints are the same model."),
-    "place": ("hubclient.cli.place", "Decide what fits on which device, from headers."),
+    "convert": ("hubclient.cli.convert", "Turn SOURCE (a folder or file) into another layout or encoding."),
+    "inspect": ("hubclient.cli.inspect", "Show what SOURCE holds: architecture, sizes, encodings, metadata; from its headers."),
+    "verify": ("hubclient.cli.verify", "Prove that OUT is the same model as SOURCE; exit code 1 if it is not."),
+    "place": ("hubclient.cli.place", "Decide which module of SOURCE goes on which device, from headers alone."),
     "plugins": ("hubclient.cli.plugins", "List, check and switch plugins."),
 })  # fmt: skip
 

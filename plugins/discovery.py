@@ -96,7 +96,7 @@ def _entry_point(group: str, line: str) -> tuple[str, str]:
 def _distributions(paths: Iterable[str]) -> Iterator[tuple[str, str, str]]:
     """Name, version and entry points of every distribution that mentions our groups, the first of each name."""
     seen: set[str] = set()
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(path for path in paths if isinstance(path, str)):  # what the import system heeds
         try:
             with os.scandir(path or ".") as entries:
                 found = sorted(entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info")))

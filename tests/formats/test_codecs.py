@@ -37,11 +37,13 @@ def edge_floats() -> np.ndarray:
 
 
 def raw(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values.reshape(1, -1).view(np.uint8))
+    rows: np.ndarray = values.reshape(1, -1).view(np.uint8)
+    return rows
 
 
 def bits(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").ravel())
+    patterns: np.ndarray = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").ravel()
+    return patterns
 
 
 def same_floats(ours: np.ndarray, theirs: np.ndarray) -> bool:
