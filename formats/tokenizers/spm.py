@@ -66,6 +66,12 @@ class SentencePieceModel:
         """The unknown piece's index."""
         return _number(self.trainer, _UNK_ID, 0)
 
+    def special_ids(self) -> dict[str, int]:
+        """The ids of unk, bos, eos and pad, those that it has and that are pieces."""
+        numbers = {"unk": (_UNK_ID, 0), "bos": (_BOS_ID, 1), "eos": (_EOS_ID, 2), "pad": (_PAD_ID, -1)}
+        ids = {role: _number(self.trainer, number, default) for role, (number, default) in numbers.items()}
+        return {role: index for role, index in ids.items() if 0 <= index < len(self.texts)}
+
     @property
     def add_dummy_prefix(self) -> bool:
         """Whether a space is put before the text."""

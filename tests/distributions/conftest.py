@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rawsafetensors import entry, put
 from reference import ROOT
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,7 +30,7 @@ CONFIG = {
     "max_length": 128,
     "norm_eps": 1e-05,
     "rotary_base": 50000.0,
-    "vocab_size": 40,
+    "vocab_size": 258,
     "tie_word_embeddings": True,
     "torch_dtype": "bfloat16",
     "bark": {"thickness": 3},
@@ -44,7 +45,7 @@ BLOCK = {
     "mlp.down.weight": (64, 96),
 }
 SHAPES = {
-    "trunk.embed.weight": (40, 64),
+    "trunk.embed.weight": (258, 64),
     **{f"trunk.blocks.{layer}.{name}": shape for layer in range(3) for name, shape in BLOCK.items()},
     "trunk.norm.weight": (64,),
 }
@@ -90,7 +91,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def larch(tmp_path: Path) -> Path:
-    """A tiny random checkpoint of an architecture that hubclient does not know: bfloat16, tied, no tokenizer."""
+    """A tiny random checkpoint of an architecture that hubclient does not know: bfloat16, tied, bytes for tokens."""
     random = np.random.default_rng(7)
     header, data = {}, b""
     for name, shape in SHAPES.items():
@@ -100,7 +101,18 @@ def larch(tmp_path: Path) -> Path:
     folder = tmp_path / "larch"
     put(folder / "model.safetensors", header, data)
     (folder / "config.json").write_text(json.dumps(CONFIG))
+    _tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def _tokenizer() -> Tokenizer:
+    """GPT-2's structure with one merge: 256 bytes, "th", and an end of text."""
+    vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE({**vocabulary, "th": 256}, [("t", "h")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ def test_safetensors_to_gguf_to_safetensors_is_bit_identical(run, example, larch
     back = run("convert", "larch.gguf", "again", "--to", "safetensors", sites=[example])
     assert back.returncode == 0, back.stderr
     assert tensors(tmp_path / "again") == tensors(larch)
-    assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads((larch / "config.json").read_text())
+    for name in ("config.json", "tokenizer.json"):
+        assert json.loads((tmp_path / "again" / name).read_text()) == json.loads((larch / name).read_text())
 
 
 def test_the_gguf_is_laid_out_under_its_own_name(run, example, larch, tmp_path):

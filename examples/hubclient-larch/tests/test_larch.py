@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from hubclient_larch import LARCH
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hubclient import Checkpoint
 
@@ -23,7 +24,7 @@ CONFIG = {
     "max_length": 128,
     "norm_eps": 1e-5,
     "rotary_base": 50000.0,
-    "vocab_size": 48,
+    "vocab_size": 257,
     "tie_word_embeddings": False,
     "torch_dtype": "float32",
 }
@@ -37,15 +38,15 @@ BLOCK = {
     "mlp.down.weight": (64, 96),
 }
 SHAPES = {
-    "trunk.embed.weight": (48, 64),
+    "trunk.embed.weight": (257, 64),
     **{f"trunk.blocks.{layer}.{name}": shape for layer in range(2) for name, shape in BLOCK.items()},
     "trunk.norm.weight": (64,),
-    "lm_head.weight": (48, 64),
+    "lm_head.weight": (257, 64),
 }
 
 
 def write(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """A Transformers folder: config.json and model.safetensors (header length, JSON header, data)."""
+    """A Transformers folder: config.json, tokenizer.json and model.safetensors (header length, JSON header, data)."""
     random = np.random.default_rng(0)
     tensors = {name: random.standard_normal(shape).astype("<f4") for name, shape in SHAPES.items()}
     header, offset = {}, 0
@@ -57,6 +58,11 @@ def write(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
     return tensors
 
 
