@@ -3,7 +3,7 @@
 An array is seen as rows along all axes but the last; a vector of n elements as n rows of one, so that a bias follows the
 rows of its matrix. `read(start, stop, load)` gives rows [start, stop) as a numpy array whose first axis counts rows;
 `load(leaf, start, stop)` is the engine's, and decides what a row is: packed bytes, native elements or float32. Nodes that
-only move rows work for all three.
+only move rows work for all three. No rows (start equal to stop) are an empty array of the right width and dtype.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ class Concat(Array):
             if low < high:
                 found.append(part.read(low, high, load))
             base += part.rows
+        if not found:
+            return self.members[0].read(0, 0, load)
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _verb(self) -> str:
@@ -190,6 +192,8 @@ class Permute(Array):
         """Rows [start, stop), read in stretches of neighbouring source rows."""
         import numpy as np
 
+        if start == stop:
+            return self.part.read(0, 0, load)
         wanted = self.sources(start, stop)
         order = np.argsort(wanted, kind="stable")
         ranked = wanted[order]
@@ -243,14 +247,14 @@ class Transpose(Array):
         """Rows [start, stop): columns of the part, gathered in passes as large as the result itself."""
         import numpy as np
 
-        part, result = self.part, None
-        step = max(1, (stop - start) * part.rows // max(1, part.columns))
+        part = self.part
+        result = np.empty((stop - start, part.rows), part.read(0, 0, load).dtype)
+        if not result.size:
+            return result
+        step = max(1, result.size // part.columns)
         for low in range(0, part.rows, step):
             block = part.read(low, min(low + step, part.rows), load)
-            if result is None:
-                result = np.empty((stop - start, part.rows), block.dtype)
             result[:, low : low + len(block)] = block[:, start:stop].T
-        assert result is not None
         return result
 
     def _verb(self) -> str:

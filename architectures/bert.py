@@ -86,6 +86,7 @@ BERT_CLASSIFIER = replace(
     name="bert-classifier",
     hf=("BertForSequenceClassification",),
     config=(*BERT.config, labels("id2label", "classifier.output_labels")),
+    defaults={**BERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS)},
     when=present("classifier.weight"),
 )

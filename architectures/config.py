@@ -7,9 +7,10 @@ nested text_config) into the form that pairs and expressions see.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ Default = Any  # a plain value, or an Expr for a default that follows from other
 
 _ABSOLUTE = ("general.", "tokenizer.")
 _RANGES = {"u32": (0, 2**32 - 1), "i32": (-(2**31), 2**31 - 1)}
+_F32_MAX = (2 - 2**-23) * 2.0**127
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Pair:
         """The typed value; DamagedInput if the config's value does not fit."""
         value = lookup(config, self.hf)
         if self.codes is not None:
-            if value not in self.codes:
+            if not isinstance(value, str | int) or value not in self.codes:
                 raise DamagedInput(f"config: {self.hf} is {value!r}, which has no code; known are {', '.join(map(str, self.codes))}")
             value = self.codes[value]
         return _typed(self, value)
@@ -169,7 +171,7 @@ def shortest_float32(value: float) -> float:
     """The shortest decimal that has the same float32 value: 9.999999974752427e-07 is 1e-06 again."""
     for digits in range(1, 10):
         candidate = float(f"{value:.{digits}g}")
-        if struct.pack("<f", candidate) == struct.pack("<f", value):
+        if _float32(candidate) == _float32(value):
             return candidate
     return value
 
@@ -186,12 +188,19 @@ def restore(rebuilt: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return {key: value for key, value in rebuilt.items() if key not in unset} | dict(changes.get("set", {}))
 
 
+def _float32(value: float) -> bytes:
+    try:
+        return struct.pack("<f", value)
+    except OverflowError:  # rounds to infinity
+        return struct.pack("<f", math.copysign(math.inf, value))
+
+
 def _full_key(key: str, name: str) -> str:
     return key if key.startswith(_ABSOLUTE) else f"{name}.{key}"
 
 
 def _same(one: Any, two: Any) -> bool:
-    return type(one) is type(two) and bool(one == two)  # 1 == 1.0 == True in Python, not in JSON
+    return json.dumps(one, sort_keys=True) == json.dumps(two, sort_keys=True)  # 1 == 1.0 == True in Python, not in JSON
 
 
 def _rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,7 +234,7 @@ def _typed(pair: Pair, value: Any) -> Typed:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return kind, value
     elif kind == "f32":
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 3.4e38:
+        if isinstance(value, int | float) and not isinstance(value, bool) and -_F32_MAX <= value <= _F32_MAX:
             return kind, float(value)
     elif kind == "labels":
         if isinstance(value, Mapping) and all(str(key).isdecimal() and isinstance(label, str) for key, label in value.items()):
@@ -237,10 +246,23 @@ def _typed(pair: Pair, value: Any) -> Typed:
 
 def _check(pair: Pair, stored: Any) -> None:
     value = _plain(stored)
-    expected: tuple[type, ...] = {"f32": (int, float), "bool": (bool,), "str": (str,)}.get(pair.kind, (int,))
-    if pair.kind != "labels" and (not isinstance(value, expected) or (isinstance(value, bool) and pair.kind != "bool")):
+    if not _fits(pair.kind, value):
         shown = repr(value) if isinstance(value, int | float | str) else "an array"
         raise DamagedInput(f"metadata: {pair.key} is {shown} where {pair.kind} is needed")
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Whether a stored value can stand in a config.json as what the pair says it is."""
+    match kind:
+        case "labels":
+            return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits("str", label) for label in value)
+        case "str":
+            return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)  # bytes that are no UTF-8
+        case "bool":
+            return isinstance(value, bool)
+        case "f32":
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _assign(config: dict[str, Any], path: str, value: Any) -> None:

@@ -79,4 +79,6 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
                 raise DamagedInput(f"config: {expression} is {left} / {right}, which is no whole number")
             return whole
         case by_value():
-            return evaluate(expression.cases.get(lookup(config, expression.key), expression.otherwise), config)
+            value = lookup(config, expression.key)  # compared rather than looked up: it may be anything
+            found = (case for known, case in expression.cases.items() if known == value)
+            return evaluate(next(found, expression.otherwise), config)

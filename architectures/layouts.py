@@ -13,6 +13,7 @@ from typing import Any, Literal
 from hubclient.architectures.transforms import Arrow, Transform, identity
 
 Side = Literal["hf", "target"]
+_MAX_DIGITS = 9  # of a captured number; no model has a thousand million blocks
 Names = str | tuple[str, ...]
 # From a Hugging Face name (or several, as a tuple) to a target name or an Arrow. `object`, because the type of a literal
 # that mixes both is inferred as that; `_arrow` checks.
@@ -22,8 +23,8 @@ Table = Mapping[Any, object]
 def template(name: str) -> tuple[str, tuple[str, ...]]:
     """A name with its digit components blanked, and those components: ("a.#.b", ("12",))."""
     parts = name.split(".")
-    digits = tuple(part for part in parts if part.isdecimal())
-    return (".".join("#" if part.isdecimal() else part for part in parts), digits) if digits else (name, ())
+    digits = tuple(part for part in parts if _is_number(part))
+    return (".".join("#" if _is_number(part) else part for part in parts), digits) if digits else (name, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Pattern:
     def of(cls, text: str) -> Pattern:
         """Compile; ValueError if a brace is anything but a whole component or a capture repeats."""
         parts = text.split(".")
-        slots = tuple(part for part in parts if part.isdecimal() or (part.startswith("{") and part.endswith("}")))
+        slots = tuple(part for part in parts if _is_number(part) or (part.startswith("{") and part.endswith("}")))
         captures = [slot for slot in slots if slot.startswith("{")]
         if text.count("{") != len(captures) or len(set(captures)) != len(captures):
             raise ValueError(f"captures of {text!r} must be whole components and differ")
@@ -54,7 +55,7 @@ class Pattern:
         found = []
         for slot, digit in zip(self.slots, digits, strict=True):
             if slot.startswith("{"):
-                if len(digit) > 1 and digit[0] == "0":
+                if (len(digit) > 1 and digit[0] == "0") or len(digit) > _MAX_DIGITS:
                     return None
                 found.append((slot[1:-1], int(digit)))
             elif slot != digit:
@@ -175,8 +176,8 @@ class Layout:
             pattern = rule.side(side)[0]
             if not pattern.captures:
                 wanted: list[tuple[tuple[str, int], ...]] = [()]
-            elif pattern.captures == {"i"}:
-                wanted = [(("i", layer),) for layer in range(layers)]
+            elif pattern.captures == {"i"}:  # of more layers than there are groups one is missing, whatever is claimed
+                wanted = [(("i", layer),) for layer in range(min(layers, len(groups) + 1))]
             else:
                 wanted = []
             yield from (pattern.name(dict(captures)) for captures in wanted if (id(rule), captures) not in groups)
@@ -203,6 +204,10 @@ class Layout:
                 raise ValueError(f"{entry[2].text!r} is covered twice on the {side} side")
             same.append(entry)
         return {key: tuple(found) for key, found in table.items()}
+
+
+def _is_number(part: str) -> bool:
+    return part.isdecimal() and part.isascii()
 
 
 def block(hf: str, target: str, *tables: Table) -> dict[Names, Arrow]:
@@ -238,6 +243,9 @@ def _rule(names: Names, to: object) -> Rule:
     rule = Rule(tuple(map(Pattern.of, _tuple(names))), arrow.transform, tuple(map(Pattern.of, arrow.targets)), arrow.required)
     if len({pattern.captures for pattern in (*rule.hf, *rule.target)}) > 1:
         raise ValueError(f"captures of {names!r} and {arrow.targets!r} differ")
+    arity = arrow.transform.arity
+    if len(rule.hf) != len(rule.target) if arity is None else (len(rule.hf), len(rule.target)) != arity:
+        raise ValueError(f"{names!r} and {arrow.targets!r} are not as many names as the transform between them takes and gives")
     return rule
 
 

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.config import Pairs, f32, text, u32
 from hubclient.architectures.expressions import Expr, evaluate, lookup
+from hubclient.errors import DamagedInput
 
 if TYPE_CHECKING:
     import numpy as np
 
 _TYPE = "rope_parameters.rope_type"
+_LARGEST_HEAD = 1 << 16
+_LARGEST_NUMBER = 1e30
+_ROUNDING = 4  # units in the last place
 
 ROPE: Pairs = (
     f32("rope_parameters.rope_theta", "rope.freq_base"),
@@ -41,24 +45,21 @@ class Llama3Factors:
         """float32 factors of shape (head_dim / 2,), None unless the config asks for llama3 scaling."""
         if lookup(config, _TYPE) != "llama3":
             return None
-        rope = config["rope_parameters"]
-        return _factors(
-            float(rope.get("rope_theta", 10000.0)),
-            evaluate(self.head_dim, config),
-            float(rope.get("factor", 8.0)),
-            float(rope.get("low_freq_factor", 1.0)),
-            float(rope.get("high_freq_factor", 4.0)),
-            float(rope.get("original_max_position_embeddings") or 8192),
-        )
+        low, high = _number(config, "low_freq_factor", 1.0), _number(config, "high_freq_factor", 4.0)
+        if low >= high:
+            raise DamagedInput(f"config: rope_parameters.low_freq_factor is {low}, which must be below high_freq_factor, {high}")
+        context = _number(config, "original_max_position_embeddings", 8192.0)
+        return _factors(_number(config, "rope_theta", 10000.0), self._size(config), _number(config, "factor", 8.0), low, high, context)
 
     def backward(self, factors: np.ndarray[Any, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """`rope_parameters` that give these factors (one unit in the last place may differ), None if none do.
+        """`rope_parameters` that give these factors (but for a few units in the last place), None if none do.
 
-        The factors fix scale and window only up to a common stretch of the three window parameters, so the published
+        PyTorch's float32 powers are not always the nearest ones, and the window's differences magnify that. The factors fix scale and window only up to a common stretch of the three window parameters, so the published
         ones (low 1, high 4, a context that is a power of two) are tried first, then other powers of two.
         """
-        theta, head_dim = lookup(config, "rope_parameters.rope_theta") or 10000.0, evaluate(self.head_dim, config)
-        factor = float(factors.max())
+        theta, head_dim, factor = _number(config, "rope_theta", 10000.0), self._size(config), float(factors.max(initial=0.0))
+        if factors.shape != (head_dim // 2,) or not 1 <= factor < math.inf:
+            return None
         for low, high in ((1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (1.0, 32.0)):
             for exponent in range(24, 3, -1):
                 if _alike(_factors(theta, head_dim, factor, low, high, 2.0**exponent), factors):
@@ -71,6 +72,22 @@ class Llama3Factors:
                     }
         return None
 
+    def _size(self, config: Mapping[str, Any]) -> int:
+        size = evaluate(self.head_dim, config)
+        if size > _LARGEST_HEAD:
+            raise DamagedInput(f"config: {self.head_dim} is {size}; no head is that large")
+        return size
+
+
+def _number(config: Mapping[str, Any], name: str, usual: float) -> float:
+    """A positive number among the rope parameters, or the usual one if the config has none."""
+    value = lookup(config, f"rope_parameters.{name}")
+    if value is None:
+        return usual
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST_NUMBER:
+        return float(value)
+    raise DamagedInput(f"config: rope_parameters.{name} is {value!r} where a positive number is needed")
+
 
 def _factors(theta: float, head_dim: int, factor: float, low: float, high: float, context: float) -> np.ndarray[Any, Any]:
     import numpy as np
@@ -81,7 +98,8 @@ def _factors(theta: float, head_dim: int, factor: float, low: float, high: float
     frequencies = one / np.power(np.float64(f32_(theta)), exponents.astype(np.float64)).astype(np.float32)
     wavelengths = (one / frequencies) * f32_(2 * math.pi)
     smooth = ((one / wavelengths) * f32_(context) - f32_(low)) / f32_(high - low)
-    between = one / ((one - smooth) / f32_(factor) + smooth)
+    with np.errstate(divide="ignore"):  # outside the window, where it is not used
+        between = one / ((one - smooth) / f32_(factor) + smooth)
     long = np.where(wavelengths > f32_(context / low), f32_(factor), between)
     return np.where(wavelengths < f32_(context / high), one, long).astype(np.float32)
 
@@ -89,4 +107,4 @@ def _factors(theta: float, head_dim: int, factor: float, low: float, high: float
 def _alike(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> bool:
     import numpy as np
 
-    return one.shape == two.shape and bool(np.all(np.abs(one - two) <= np.spacing(np.maximum(one, two))))
+    return bool(np.all(np.abs(one - two) <= _ROUNDING * np.spacing(np.maximum(one, two))))

@@ -2,7 +2,8 @@
 
 A transform has `forward` and `backward`; `~t` swaps them, `a >> b` composes, `t >> "name"` (or a tuple of names) says where
 the result goes. Both directions take and give lazy arrays and read sizes from the normalised config; neither touches a
-byte. Whether rows only move is known from the arrays they build (`Array.moves_rows`).
+byte. Whether rows only move is known from the arrays they build (`Array.moves_rows`). A transform that meets its own inverse
+takes it away instead of adding to it, so a tensor that goes through Hugging Face names and back moves unchanged.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ class Transform:
     """Base of all transforms."""
 
     __slots__ = ()
+
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        """How many tensors go in and come out; None if any number does, each becoming one."""
+        return None
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """From Hugging Face tensors to the target's."""
@@ -73,6 +79,11 @@ class Inverse(Transform):
 
     of: Transform
 
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        """The other's, swapped."""
+        return self.of.arity and self.of.arity[::-1]
+
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """The other's backward."""
         return self.of.backward(arrays, config)
@@ -91,6 +102,17 @@ class Chain(Transform):
 
     first: Transform
     second: Transform
+
+    def __post_init__(self) -> None:
+        one, two = self.first.arity, self.second.arity
+        if one and two and one[1] != two[0]:
+            raise ValueError(f"{self.first} gives {one[1]} tensors and {self.second} takes {two[0]}")
+
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        """What the first takes and the second gives."""
+        one, two = self.first.arity, self.second.arity
+        return (one[0], two[1]) if one and two else one or two
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """First, then second."""
@@ -124,7 +146,10 @@ class rope(Transform):  # noqa: N801 - reads as a verb in the tables
         half, odd = divmod(array.rows, 2 * heads)
         if odd or len(array.shape) > 2:
             raise DamagedInput(f"a tensor of shape {list(array.shape)} cannot be cut into {heads} heads of even size ({self.heads})")
-        return Permute(array, (heads, 2, half) if halves else (heads, half, 2), (0, 2, 1), "rope")
+        dims, back = ((heads, 2, half), (heads, half, 2)) if halves else ((heads, half, 2), (heads, 2, half))
+        if isinstance(array, Permute) and (array.dims, array.axes) == (back, (0, 2, 1)):
+            return array.part
+        return Permute(array, dims, (0, 2, 1), "rope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +161,27 @@ class concat(Transform):  # noqa: N801
     def __init__(self, *sizes: Expression) -> None:
         object.__setattr__(self, "sizes", sizes)
 
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        """As many as there are sizes, and one."""
+        return len(self.sizes), 1
+
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """Many to one."""
         wanted = self._rows(config)
         given = tuple(array.rows for array in arrays)
         if given != wanted or len({array.shape[1:] for array in arrays}) > 1:
             raise DamagedInput(f"tensors of {_list(given)} rows where the config asks for {_list(wanted)}")
+        whole = arrays[0].part if isinstance(arrays[0], Slice) else None
+        if whole is not None and whole.rows == sum(wanted) and arrays == self.backward((whole,), config):
+            return (whole,)
         return (Concat(arrays, row_shape(arrays[0].shape, sum(given))),)
 
     def backward(self, arrays: Arrays, config: Config) -> Arrays:
         """One to many."""
         (array,), wanted = arrays, self._rows(config)
+        if isinstance(array, Concat) and tuple(part.rows for part in array.members) == wanted:
+            return array.members
         if array.rows != sum(wanted):
             raise DamagedInput(f"a tensor of {array.rows} rows where the config asks for {' + '.join(map(str, wanted))}")
         firsts = [sum(wanted[:index]) for index in range(len(wanted))]
@@ -180,11 +215,11 @@ class shift(Transform):  # noqa: N801
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
         """Add."""
-        return tuple(Shift(array, self.by) for array in arrays)
+        return tuple(_shifted(array, self.by) for array in arrays)
 
     def backward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
         """Subtract."""
-        return tuple(Shift(array, -self.by) for array in arrays)
+        return tuple(_shifted(array, -self.by) for array in arrays)
 
 
 identity = Identity()
@@ -195,6 +230,10 @@ def _matrix(array: Array) -> Array:
     if len(array.shape) != 2:
         raise DamagedInput(f"a tensor of shape {list(array.shape)} where a matrix was expected")
     return array.part if isinstance(array, Transpose) else Transpose(array)
+
+
+def _shifted(array: Array, by: float) -> Array:
+    return array.part if isinstance(array, Shift) and array.by == -by else Shift(array, by)
 
 
 def _list(numbers: Sequence[int]) -> str:

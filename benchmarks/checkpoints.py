@@ -90,7 +90,9 @@ class Llama:
 CHECKPOINTS: Mapping[str, Llama] = {
     "tinyllama": Llama(hidden=2048, layers=22, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000),
     "small": Llama(hidden=128, layers=2, heads=4, kv_heads=2, head_dim=32, intermediate=352, vocab=512),
-    "wide": Llama(hidden=1 << 16, layers=1, heads=1, kv_heads=1, head_dim=32, intermediate=32, vocab=32000, tied=True, sparse=True),
+    "wide": Llama(
+        hidden=1 << 16, layers=1, heads=1, kv_heads=1, head_dim=32, intermediate=32, vocab=32000, tied=True, sparse=True
+    ),
     "deep": Llama(
         hidden=2048, layers=10_000, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000, shards=160, sparse=True
     ),

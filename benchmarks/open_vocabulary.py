@@ -1,87 +1,66 @@
-"""Time to open a GGUF vocabulary of 262 thousand tokens, its tokens reachable: ours, and gguf-py's reader if asked.
+"""Opening a GGUF whose vocabulary has 262,144 tokens, in process, after imports; every token reachable.
 
-    python benchmarks/open_vocabulary.py [--gguf-py]
-
-The file has what a large vocabulary has: tokens, scores, token types and 500 thousand merges. Medians of five, warm
-cache, imports not counted.
+One file is as Gemma 3's (tokens, scores, types), the other has half a million merges besides. gguf-py's reader is timed
+once: it takes half a minute.
 """
 
 from __future__ import annotations
 
 import statistics
-import sys
-import tempfile
-import time
-from array import array
-from collections.abc import Callable
+import struct
+from itertools import islice
 from pathlib import Path
 
-from hubclient.formats.gguf.reader import open_checkpoint
-from hubclient.formats.gguf.values import NumberArray
-from hubclient.formats.gguf.writer import layout_files
-from hubclient.formats.model import OutputSpec, Value
+from benchmarks.figures import Figure
+from benchmarks.llama_cpp import LlamaCpp
+from benchmarks.runs import fresh, inside
+from benchmarks.vocabulary import made_up_words
 
-TOKENS, MERGES = 262_144, 500_000
-
-
-def write_vocabulary(path: Path) -> None:
-    """A vocabulary-only GGUF with tokens and merges of ordinary lengths."""
-    tokens = [f"▁word{i % 977}{i:x}" if i % 3 else f"{i:x}" for i in range(TOKENS)]
-    merges = [f"{tokens[i % TOKENS]} {i:x}" for i in range(MERGES)]
-    metadata = {
-        "general.architecture": Value("str", "llama"),
-        "tokenizer.ggml.model": Value("str", "gpt2"),
-        "tokenizer.ggml.tokens": Value("[str]", tokens),
-        "tokenizer.ggml.scores": Value("[f32]", NumberArray("f32", array("f", range(TOKENS)))),
-        "tokenizer.ggml.token_type": Value("[i32]", NumberArray("i32", array("i", [1]) * TOKENS)),
-        "tokenizer.ggml.merges": Value("[str]", merges),
-    }
-    (file,) = layout_files(OutputSpec(path.name, (), metadata))
-    path.write_bytes(file.head)
+TOKENS, MERGES = 262_144, 514_906
+SECONDS = 0.3
+_U32, _I32, _F32, _STRING, _ARRAY = 4, 5, 6, 8, 9  # gguf_metadata_value_type
 
 
-def ours(path: Path) -> None:
-    """Open, and read tokens here and there."""
-    metadata = open_checkpoint(path).metadata
-    tokens = metadata["tokenizer.ggml.tokens"].value
-    assert len(tokens) == TOKENS and tokens[TOKENS - 1] and tokens[12345]
+def measure(bench: Path, rounds: int) -> list[Figure]:
+    """Both files; the first also by the peer."""
+    plain, merged = bench / "vocabulary.gguf", bench / "vocabulary-merges.gguf"
+    write_vocabulary(plain, TOKENS)
+    write_vocabulary(merged, TOKENS, MERGES)
+    peer = LlamaCpp(bench)
+    figures = []
+    for path, what in ((plain, "262,144 tokens"), (merged, "262,144 tokens and 514,906 merges")):
+        fresh(bench / "out" / "none", path)
+        runs = {"hubclient": [inside("open", path) for _ in range(rounds)]}
+        if path == plain:
+            runs["gguf-py"] = [peer.seconds_to_open(path)]
+        figures.append(Figure(f"open a GGUF of {what}", statistics.median(runs["hubclient"]), "s", SECONDS, False, runs))
+    return figures
 
 
-def ours_all(path: Path) -> None:
-    """Open, and decode every token and merge."""
-    metadata = open_checkpoint(path).metadata
-    assert len(list(metadata["tokenizer.ggml.tokens"].value)) == TOKENS
-    assert len(list(metadata["tokenizer.ggml.merges"].value)) == MERGES
+def write_vocabulary(path: Path, tokens: int, merges: int = 0) -> None:
+    """A GGUF v3 without tensors."""
+    words = list(islice(made_up_words(), tokens))
+    pairs = [
+        _pair("general.architecture", _STRING, _text("gemma3")),
+        _pair("tokenizer.ggml.model", _STRING, _text("llama")),
+        _array("tokenizer.ggml.tokens", _STRING, tokens, b"".join(map(_text, words))),
+        _array("tokenizer.ggml.scores", _F32, tokens, struct.pack(f"<{tokens}f", *range(0, -tokens, -1))),
+        _array("tokenizer.ggml.token_type", _I32, tokens, struct.pack("<i", 1) * tokens),
+    ]
+    if merges:
+        listed = (f"{words[index % tokens]} {words[index * 7 % tokens]}" for index in range(merges))
+        pairs.append(_array("tokenizer.ggml.merges", _STRING, merges, b"".join(map(_text, listed))))
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, len(pairs)) + b"".join(pairs))
 
 
-def gguf_py(path: Path) -> None:
-    """The reference reader."""
-    import gguf
-
-    gguf.GGUFReader(path)
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
 
 
-def median(run: Callable[[Path], None], path: Path, times: int) -> float:
-    """Median seconds of a run."""
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run(path)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def _pair(key: str, kind: int, value: bytes) -> bytes:
+    return _text(key) + struct.pack("<I", kind) + value
 
 
-def main() -> None:
-    """Write the file, time the readers."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocabulary.gguf"
-        write_vocabulary(path)
-        print(f"{path.stat().st_size / 1e6:.1f} MB, {TOKENS} tokens, {MERGES} merges")
-        print(f"open, tokens reachable    {median(ours, path, 5):7.3f} s")
-        print(f"open, all strings decoded {median(ours_all, path, 5):7.3f} s")
-        if "--gguf-py" in sys.argv:
-            print(f"gguf-py                   {median(gguf_py, path, 1):7.3f} s")
-
-
-if __name__ == "__main__":
-    main()
+def _array(key: str, kind: int, count: int, body: bytes) -> bytes:
+    return _pair(key, _ARRAY, struct.pack("<IQ", kind, count) + body)

@@ -17,19 +17,19 @@ from typing import Any
 SPACE = "▁"
 CHARACTERS = (SPACE, *letters)
 CONTROLS = ("<unk>", "<s>", "</s>")
-FIRST_MERGED = len(CONTROLS) + 256
-SMALLEST = FIRST_MERGED + len(CHARACTERS)
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+SMALLEST = len(CONTROLS) + len(BYTES) + len(CHARACTERS)
 
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6  # SentencePiece.Type in sentencepiece_model.proto
 
 
 def write_tokenizer(folder: Path, size: int) -> None:
     """tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json of `size` tokens."""
-    merged = list(islice(_words(), size - SMALLEST))
+    merged = list(islice(made_up_words(), size - SMALLEST))
     if len(merged) < size - SMALLEST:
         raise ValueError(f"a vocabulary of {size} tokens is larger than the words that are made up here")
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(merged))
-    special = {name: text for name, text in zip(("unk_token", "bos_token", "eos_token"), CONTROLS, strict=True)}
+    special = dict(zip(("unk_token", "bos_token", "eos_token"), CONTROLS, strict=True))
     settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": True, **special}
     _write_json(folder / "tokenizer.json", _tokenizer_json(merged))
     _write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": _added(), **settings})
@@ -39,28 +39,22 @@ def write_tokenizer(folder: Path, size: int) -> None:
 def sentencepiece_model(merged: list[str]) -> bytes:
     """A `ModelProto` (sentencepiece_model.proto): pieces, trainer_spec, normalizer_spec."""
     scores = range(0, -len(merged) - len(CHARACTERS), -1)
-    pieces = [*_entries(merged)]
+    pieces = [_piece(text, 0, kind) for text, kind in zip(CONTROLS, (_UNKNOWN, _CONTROL, _CONTROL), strict=True)]
+    pieces += [_piece(text, 0, _BYTE) for text in BYTES]
     pieces += [_piece(text, score, _NORMAL) for text, score in zip((*merged, *CHARACTERS), scores, strict=True)]
-    size = len(CONTROLS) + 256 + len(merged) + len(CHARACTERS)
     # model_type BPE, vocab_size, byte_fallback, unk_id, bos_id, eos_id, pad_id
-    trainer = _numbers({3: 2, 4: size, 35: 1, 40: 0, 41: 1, 42: 2, 43: -1})
+    trainer = _numbers({3: 2, 4: len(pieces), 35: 1, 40: 0, 41: 1, 42: 2, 43: -1})
     normalizer = _field(1, b"identity") + _field(2, b"") + _numbers({3: 1, 4: 0, 5: 1})
     return b"".join(_field(1, piece) for piece in pieces) + _field(2, trainer) + _field(3, normalizer)
 
 
-def _words() -> Iterator[str]:
+def made_up_words() -> Iterator[str]:
     """Made-up words, each a prefix or suffix more than some before it."""
     for length in range(1, 5):
         for word in map("".join, product(letters, repeat=length)):
             if length > 1:
                 yield word
         yield from (SPACE + "".join(word) for word in product(letters, repeat=length))
-
-
-def _entries(merged: list[str]) -> Iterator[bytes]:
-    for text, kind in zip(CONTROLS, (_UNKNOWN, _CONTROL, _CONTROL), strict=True):
-        yield _piece(text, 0, kind)
-    yield from (_piece(f"<0x{byte:02X}>", 0, _BYTE) for byte in range(256))
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:
@@ -93,9 +87,9 @@ def _added() -> dict[str, Any]:
 
 
 def _tokenizer_json(merged: list[str]) -> dict[str, Any]:
-    tokens = [*CONTROLS, *(f"<0x{byte:02X}>" for byte in range(256)), *merged, *CHARACTERS]
-    vocab = {token: number for number, token in enumerate(tokens)}
-    merges = [[word[:cut], word[cut:]] for word in merged for cut in range(1, len(word)) if word[:cut] in vocab and word[cut:] in vocab]
+    vocab = {token: number for number, token in enumerate((*CONTROLS, *BYTES, *merged, *CHARACTERS))}
+    halves = ([word[:cut], word[cut:]] for word in merged for cut in range(1, len(word)))
+    merges = [pair for pair in halves if vocab.keys() >= set(pair)]
     first = {"SpecialToken": {"id": "<s>", "type_id": 0}}
     return {
         "version": "1.0",

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hubclient.errors import SourceChanged
+from hubclient.disk import write_rows
+from hubclient.errors import EnvironmentFault, SourceChanged, SourceMissing
 from hubclient.formats.model import SourceFile
-from hubclient.outputs import Output, check_space, write_rows
+from hubclient.outputs import Output, check_space
 from hubclient.plan import Plan, Step
 from hubclient.rows import FilePool, Reader
 from hubclient.tiles import Tile, groups, tiles, work
@@ -52,7 +53,8 @@ def execute(
     """Write all outputs of a plan; returns their paths.
 
     `jobs` threads (default: the cores of this machine) share `max_memory` bytes. An interrupted run leaves partial files
-    that the same call goes on from. Raises an EnvironmentFault (OutputExists, OutputBusy, NotEnoughSpace, SourceChanged).
+    that the same call goes on from. Raises an EnvironmentFault (OutputExists, OutputBusy, NotEnoughSpace, SourceChanged,
+    SourceMissing).
     """
     jobs = jobs or cores()
     check_sources(plan.sources)
@@ -63,12 +65,13 @@ def execute(
         check_space(outputs)
         for item in outputs:
             item.create()
-        _run(plan, outputs, executor, jobs, max_memory, progress)
-        _refuse_changed(plan, outputs)
+        _fill(plan, outputs, executor, jobs, max_memory, progress)
         for item in outputs:
             item.sync()
+        for item in outputs:
+            item.publish()
         while outputs:
-            outputs.pop(0).publish()
+            outputs.pop().forget()
     finally:
         for item in outputs:
             item.close()
@@ -81,14 +84,27 @@ def cores() -> int:
 
 
 def check_sources(sources: Sequence[SourceFile]) -> None:
-    """SourceChanged if a source file is not as it was when the plan was made."""
+    """SourceChanged if a source file is not as it was when the plan was made, SourceMissing if it is gone."""
     for source in sources:
         try:
             stat = source.path.stat()
         except OSError:
-            raise SourceChanged(f"{source.path}: is gone since the plan was made", source.path) from None
+            raise SourceMissing(f"{source.path}: is gone since the plan was made", source.path) from None
         if (stat.st_size, stat.st_mtime_ns) != (source.size, source.mtime_ns):
             raise SourceChanged(f"{source.path}: changed since the plan was made", source.path)
+
+
+def _fill(
+    plan: Plan, outputs: list[Output], executor: Executor | None, jobs: int, max_memory: int, progress: Progress | None
+) -> None:
+    """Write all tiles. If the source changes meanwhile, what is written may mix two of its states and is discarded."""
+    try:
+        _run(plan, outputs, executor, jobs, max_memory, progress)
+        check_sources(plan.sources)
+    except SourceChanged:
+        for item in outputs:
+            item.discard()
+        raise
 
 
 def _run(
@@ -105,19 +121,19 @@ def _run(
                 outputs[written.output].note(written.step, written.start, written.stop, written.crc)
                 report.add(written.nbytes)
 
-    with FilePool() as pool, _threads(executor, jobs) as runner:
-        reader = Reader(pool)
+    with _workers(executor, jobs) as submit:
         try:
             for job in _jobs(plan, outputs, max_memory - _BASE_MEMORY, jobs, report):
-                pending.add(runner.submit(_write, job, reader))
+                pending.add(submit(job))
                 if len(pending) >= _AHEAD * jobs:
                     collect(everything=False)
             collect(everything=True)
-        except BaseException:
+        except BrokenExecutor as error:
+            raise EnvironmentFault(f"a worker process ended before its work was done ({error}); the same call goes on from here") from error
+        finally:
             for future in pending:
                 future.cancel()
             wait(pending)
-            raise
 
 
 def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report: _Reporter) -> Iterator[_Job]:
@@ -130,6 +146,22 @@ def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report:
                 yield _Job(tile, tuple((index, step, outputs[index].path(step)) for index, step in missing))
 
 
+@contextmanager
+def _workers(executor: Executor | None, jobs: int) -> Iterator[Callable[[_Job], Future[list[_Written]]]]:
+    """A function that hands out jobs: to threads that share open files, or to an executor that may be elsewhere."""
+    if executor is not None:
+        yield lambda job: executor.submit(_write_apart, job)
+        return
+    with FilePool() as pool, ThreadPoolExecutor(jobs, "hubclient") as threads:
+        reader = Reader(pool)
+        yield lambda job: threads.submit(_write, job, reader)
+
+
+def _write_apart(job: _Job) -> list[_Written]:
+    with FilePool() as pool:
+        return _write(job, Reader(pool))
+
+
 def _write(job: _Job, reader: Reader) -> list[_Written]:
     """One tile, on any thread or process: read, transform, encode and write for every output that wants it."""
     tile, written = job.tile, []
@@ -139,24 +171,6 @@ def _write(job: _Job, reader: Reader) -> list[_Written]:
         crc = write_rows(path, data, step.offset + tile.start * data.shape[1])
         written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes))
     return written
-
-
-def _refuse_changed(plan: Plan, outputs: list[Output]) -> None:
-    try:
-        check_sources(plan.sources)
-    except SourceChanged:
-        while outputs:
-            outputs.pop().close(discard=True)
-        raise
-
-
-@contextmanager
-def _threads(executor: Executor | None, jobs: int) -> Iterator[Executor]:
-    if executor is not None:
-        yield executor
-        return
-    with ThreadPoolExecutor(jobs, "hubclient") as own:
-        yield own
 
 
 class _Reporter:

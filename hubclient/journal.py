@@ -1,7 +1,8 @@
 """The journal beside an unfinished output: which tiles are written, with a crc32 each, and the lock that one writer holds.
 
-    line 1      JSON: fingerprint of the plan, state of the sources
+    line 1      JSON: fingerprint of the plan, state of each source file
     line 2...   step first-row last-row-plus-one crc32
+    last line   "finished": all bytes are synced, what remains is to give the files their names
 
 A tile counts as written only if its bytes still have that crc32 when a run resumes, so neither a torn line nor lost pages
 can make a hole. The lock is a courtesy: two writers of one plan would write the same bytes.
@@ -10,13 +11,16 @@ can make a hole. The lock is a courtesy: two writers of one plan would write the
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from hubclient.disk import writing
 from hubclient.errors import OutputBusy
 
 fcntl: ModuleType | None
@@ -24,6 +28,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
+_FINISHED = b"finished"
+_UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have no locks
 
 
 class Entry(NamedTuple):
@@ -35,41 +42,88 @@ class Entry(NamedTuple):
     crc: int
 
 
+class Recorded(NamedTuple):
+    """What a journal says: line 1 (empty for a new or unreadable journal), all whole entries, whether it is finished."""
+
+    described: dict[str, Any]
+    entries: list[Entry]
+    finished: bool
+
+
 class Journal:
-    """An open, locked journal file. `close` gives up the lock and keeps the file, `remove` deletes it."""
+    """An open, locked journal file. `close` gives up the lock and keeps the file, `remove` deletes it.
+
+    Raises OutputBusy if another run holds the lock, NotEnoughSpace or EnvironmentFault for what the system refuses.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = _open_locked(path)
+        with writing(path):
+            self._descriptor = _open_locked(path)
+        _HELD.add(self)
 
-    def read(self) -> tuple[dict[str, str], list[Entry]]:
-        """The first line (empty for a new or unreadable journal) and all whole entries."""
-        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+    def read(self) -> Recorded:
+        """Everything recorded. A line that a killed process left torn is cut off, so that the next one starts afresh."""
+        with writing(self.path), os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            head, *lines = file.read().split(b"\n")
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.ftruncate(self._descriptor, whole)
+        head, *lines = content[:whole].split(b"\n")
         try:
             described = json.loads(head) if head else {}
         except ValueError:
             described = {}
-        return (described if isinstance(described, dict) else {}), list(_entries(lines[:-1]))
+        if not isinstance(described, dict):
+            described = {}
+        return Recorded(described, list(_entries(lines)), _FINISHED in lines)
 
-    def start(self, described: dict[str, str]) -> None:
+    def start(self, described: dict[str, Any]) -> None:
         """Begin anew: forget all entries."""
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, json.dumps(described).encode() + b"\n")
+        with writing(self.path):
+            os.ftruncate(self._descriptor, 0)
+        self._append(json.dumps(described).encode())
 
     def add(self, entry: Entry) -> None:
         """Note a written tile; one system call, so a killed process leaves whole lines or none."""
-        os.write(self._descriptor, b"%d %d %d %08x\n" % entry)
+        self._append(b"%d %d %d %08x" % entry)
+
+    def finish(self) -> None:
+        """Note that all bytes are on the disk; itself on the disk when this returns."""
+        self._append(_FINISHED)
+        with writing(self.path):
+            os.fsync(self._descriptor)
 
     def remove(self) -> None:
         """Delete the file, then give up the lock."""
-        self.path.unlink(missing_ok=True)
-        self.close()
+        try:
+            with writing(self.path):
+                self.path.unlink(missing_ok=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Give up the lock."""
+        _HELD.discard(self)
         os.close(self._descriptor)
+
+    def _append(self, line: bytes) -> None:
+        with writing(self.path):
+            os.write(self._descriptor, line + b"\n")
+
+
+_HELD: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked worker: a lock is held until its last descriptor is closed, and workers may outlive a killed parent."""
+    for journal in tuple(_HELD):
+        journal.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _entries(lines: list[bytes]) -> Iterator[Entry]:
@@ -82,13 +136,24 @@ def _entries(lines: list[bytes]) -> Iterator[Entry]:
 def _open_locked(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(descriptor):
             os.close(descriptor)
-            raise OutputBusy(f"{path.name.removesuffix('.partial.journal')}: another process is writing it", path) from None
+            raise OutputBusy(f"{str(path).removesuffix('.partial.journal')}: another process is writing it", path)
         with contextlib.suppress(FileNotFoundError):  # the previous holder may have finished and deleted it meanwhile
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else holds the lock; true as well where there are no locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _UNLOCKABLE:
+            raise
+    return True

@@ -1,25 +1,25 @@
 """An output while it is being made: partial files, what a killed run already wrote, and the moment it becomes visible.
 
-Everything lies beside the final path: `OUT.partial` (a file or a folder; for a split one per file) and
-`OUT.partial.journal`. The final names appear by rename after all bytes are synced.
+Everything lies beside the final path: `OUT.partial` (a file or a folder; for a split one per file), `OUT.partial.journal`,
+and for a moment `OUT.partial.replaced`, a folder that gives way. The final names appear by rename after all bytes are
+synced and the journal says so: a run killed between two renames is finished by the next one.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubclient.errors import EnvironmentFault, NotEnoughSpace, OutputExists, SourceChanged
-from hubclient.formats.model import FileLayout
-from hubclient.journal import Entry, Journal
+from hubclient import disk
+from hubclient.errors import NotEnoughSpace, OutputExists, SourceChanged
+from hubclient.formats.model import SourceFile
+from hubclient.journal import Entry, Journal, Recorded
 from hubclient.plan import OutputPlan, Plan, Step
 
-_CHUNK = 4 << 20
+_Ranges = dict[int, list[tuple[int, int]]]  # rows that are written, by step
 
 
 class Output:
@@ -27,41 +27,50 @@ class Output:
 
     def __init__(self, plan: Plan, output: OutputPlan, *, force: bool) -> None:
         self.output = output
+        self._force = force
+        self._base = output.path.with_name(output.path.name + ".partial")
         self._finals = output.paths()
-        if not force:
-            self._refuse_existing()
-        elif output.folder:
+        self._partials = tuple(self._partial(final) for final in self._finals)
+        self._described = {"fingerprint": plan.fingerprint(output), "sources": _states(plan.sources)}
+        self._done: _Ranges | None = None  # None: nothing that could be gone on from
+        self._renaming = False  # whether a killed run had begun to rename: all bytes are there
+        if force and output.folder:
             _check_replaceable(output.path)
-        output.path.parent.mkdir(parents=True, exist_ok=True)
-        base = output.path.with_name(output.path.name + ".partial")
-        self._partials = tuple(self._partial(base, final) for final in self._finals)
-        self._base = base
-        self._journal = Journal(base.with_name(base.name + ".journal"))
+        with disk.writing(output.path):
+            output.path.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = Journal(Path(f"{self._base}.journal"))
+        recorded = self._journal.read()
+        self._begun = bool(recorded.described)
+        self._ours = recorded.described.get("fingerprint") == self._described["fingerprint"]
         try:
-            self._done = self._resume(plan, force=force)
+            self._resume(plan, recorded)
+            self._refuse_existing()
         except BaseException:
-            self._journal.close()
+            self.close()
             raise
 
     @property
     def missing_bytes(self) -> int:
         """Bytes that still have to be allocated on the file system."""
-        return sum(max(0, file.size - _allocated(path)) for file, path in zip(self.output.files, self._partials, strict=True))
+        if self._renaming:
+            return 0
+        return sum(max(0, file.size - disk.allocated(path)) for file, path in zip(self.output.files, self._partials, strict=True))
 
     def create(self) -> None:
         """Make the partial files at full size, with their leading bytes, unless a killed run left them."""
-        if self._done is not None:
+        if self._renaming:
             return
-        self._discard()
+        if self._done is None:
+            self._begin()
         for file, path in zip(self.output.files, self._partials, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _create(path, file)
-        self._journal.start(self._described)
-        self._done = {}
+            if not path.exists():
+                disk.create(path, file.head, file.size)
+            elif not disk.begins_with(path, file.head):
+                disk.write_rows(path, file.head, 0)
 
     def has(self, step: Step, start: int, stop: int) -> bool:
         """Whether these rows are already written."""
-        return any(low <= start and stop <= high for low, high in (self._done or {}).get(step.index, ()))
+        return self._renaming or any(low <= start and stop <= high for low, high in (self._done or {}).get(step.index, ()))
 
     def path(self, step: Step) -> Path:
         """The partial file that a step's bytes go to."""
@@ -72,81 +81,123 @@ class Output:
         self._journal.add(Entry(step.index, start, stop, crc))
 
     def sync(self) -> None:
-        """Bring all bytes to the disk."""
-        for path in self._partials:
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+        """Bring all bytes to the disk, and then the word that they are there."""
+        if self._renaming:
+            return
+        folders = {folder for path in self._partials for folder in path.parents if folder.is_relative_to(self._base)}
+        for path in (*self._partials, *folders):
+            disk.sync(path)
+        self._journal.finish()
 
     def publish(self) -> None:
         """Give the finished files their names; the first of a split last, so that its presence means all are there."""
-        if self.output.folder:
-            _replace_folder(self._base, self.output.path)
-        else:
-            for partial, final in reversed(list(zip(self._partials, self._finals, strict=True))):
-                partial.replace(final)
-        _sync_folder(self.output.path.parent)
+        self._refuse_existing()
+        with disk.writing(self.output.path):
+            if self.output.folder:
+                _replace_folder(self._base, self.output.path)
+            else:
+                for partial, final in reversed(list(zip(self._partials, self._finals, strict=True))):
+                    if partial.exists():  # not if a killed run has come this far
+                        partial.replace(final)
+        disk.sync(self.output.path.parent)
+
+    def forget(self) -> None:
+        """Remove the journal of a published output."""
         self._journal.remove()
 
-    def close(self, *, discard: bool = False) -> None:
-        """Stop without publishing; the partial output stays for a later run unless it is to be discarded."""
-        if discard:
-            self._discard()
-            self._journal.remove()
-        else:
+    def discard(self) -> None:
+        """Remove what was written, and all memory of it."""
+        self._discard()
+        self._begun = False
+
+    def close(self) -> None:
+        """Stop without publishing; what was written stays for a later run."""
+        if self._begun:
             self._journal.close()
+        else:
+            self._journal.remove()
 
     # What is there already
 
-    def _partial(self, base: Path, final: Path) -> Path:
+    def _partial(self, final: Path) -> Path:
         if self.output.folder:
-            return base / final.relative_to(self.output.path)
+            return self._base / final.relative_to(self.output.path)
         return final.with_name(final.name + ".partial")
 
     def _refuse_existing(self) -> None:
+        for path in () if self._force else self._wanted():
+            if os.path.lexists(path):
+                raise OutputExists(f"{path}: is already there", path, hint="--force replaces it")
+
+    def _wanted(self) -> Iterator[Path]:
+        """The names that this output still has to take."""
         path = self.output.path
-        if path.is_dir() and self.output.folder and not any(path.iterdir()):
+        if self.output.folder:
+            empty = path.is_dir() and not any(path.iterdir())
+            yield from () if self._renaming or empty else (path,)
             return
-        for final in {path, *self._finals}:
-            if os.path.lexists(final):
-                raise OutputExists(f"{final}: is already there", final, hint="--force replaces it")
+        yield from () if self._renaming else (path,)
+        pairs = zip(self._partials, self._finals, strict=True)
+        yield from (final for partial, final in pairs if not self._renaming or partial.exists())
 
-    def _resume(self, plan: Plan, *, force: bool) -> dict[int, list[tuple[int, int]]] | None:
-        self._described = {"fingerprint": plan.fingerprint(self.output), "source_state": plan.source_state}
-        found, entries = self._journal.read()
-        if not found:
-            return None
-        if found.get("fingerprint") != self._described["fingerprint"]:
-            if force:
-                return None
-            if found.get("source_state") != plan.source_state:
-                raise SourceChanged(
-                    f"{plan.source}: changed since the unfinished conversion {self._base.name} was begun",
-                    plan.source,
-                    hint="--force starts again from the source as it is now",
-                )
-            raise OutputExists(
-                f"{self._base}: is an unfinished conversion with other options", self._base, hint="--force discards it and starts again"
+    def _resume(self, plan: Plan, recorded: Recorded) -> None:
+        """Take up what a killed run left; OutputExists or SourceChanged if that is not ours to take up."""
+        if self._ours and all(map(disk.has_size, self._partials, (file.size for file in self.output.files))):
+            self._done = self._verified(recorded.entries)
+        elif self._ours:
+            self._renaming = recorded.finished and self._is_whole()
+        elif not self._force:
+            self._refuse_unfinished(plan, recorded)
+
+    def _refuse_unfinished(self, plan: Plan, recorded: Recorded) -> None:
+        left = next((path for path in (self._base, *self._partials) if os.path.lexists(path)), None)
+        changed = _changed(recorded.described.get("sources"), plan.sources)
+        if left is None:
+            return
+        if changed is not None:
+            raise SourceChanged(
+                f"{changed}: changed since the unfinished conversion {left} was begun",
+                changed,
+                hint="--force starts again from the source as it is now",
             )
-        if not all(path.exists() and path.stat().st_size == file.size for file, path in zip(self.output.files, self._partials, strict=True)):
-            return None
-        return self._verified(entries)
+        told = "is an unfinished conversion of another source or with other options" if recorded.described else "is already there"
+        raise OutputExists(f"{left}: {told}", left, hint="--force discards it and starts again")
 
-    def _verified(self, entries: Iterable[Entry]) -> dict[int, list[tuple[int, int]]]:
-        done: dict[int, list[tuple[int, int]]] = {}
+    def _begin(self) -> None:
+        """A new journal, before any partial file: partial files without one are a stranger's."""
+        self._begun = True
+        if not self._ours:
+            self._journal.start(self._described)
+        self._discard()
+        self._done = {}
+
+    def _is_whole(self) -> bool:
+        """Whether every file is there as this plan would leave it, renamed already or still partial."""
+        moved = self.output.folder and not self._base.exists()
+        for file, partial, final in zip(self.output.files, self._partials, self._finals, strict=True):
+            path = final if moved or not partial.exists() else partial
+            if not (disk.has_size(path, file.size) and disk.begins_with(path, file.head)):
+                return False
+        return True
+
+    def _verified(self, entries: Iterable[Entry]) -> _Ranges:
+        """The rows whose bytes are what the journal says, neighbours joined."""
+        done: _Ranges = {}
         steps = self.output.steps
-        for entry in entries:
-            if entry.step < len(steps) and 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
+        for entry in sorted(entries):
+            if entry.step in range(len(steps)) and 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
                 step = steps[entry.step]
                 size = step.encoding.row_bytes(step.array.columns)
-                if _crc(self.path(step), step.offset + entry.start * size, (entry.stop - entry.start) * size) == entry.crc:
-                    done.setdefault(entry.step, []).append((entry.start, entry.stop))
+                if disk.crc32_of(self.path(step), step.offset + entry.start * size, (entry.stop - entry.start) * size) == entry.crc:
+                    _join(done.setdefault(entry.step, []), entry.start, entry.stop)
         return done
 
     def _discard(self) -> None:
-        if self.output.folder:
-            shutil.rmtree(self._base, ignore_errors=True)
-        for path in self._partials:
-            path.unlink(missing_ok=True)
+        with disk.writing(self._base):
+            if self.output.folder and self._base.exists():
+                shutil.rmtree(self._base)
+            for path in self._partials:
+                path.unlink(missing_ok=True)
 
 
 def check_space(outputs: Iterable[Output]) -> None:
@@ -162,63 +213,25 @@ def check_space(outputs: Iterable[Output]) -> None:
             raise NotEnoughSpace(f"{folder}: {bytes_needed:,} bytes are needed, {free:,} are free", folder)
 
 
-def write_rows(path: Path, data: Any, offset: int) -> int:
-    """Write a tile's bytes at their place; returns their crc32. NotEnoughSpace or EnvironmentFault if that fails."""
-    view = memoryview(data).cast("B")
-    try:
-        descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
-        try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(descriptor, view[done:], offset + done)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise _fault(path, error) from error
-    return zlib.crc32(view)
+def _join(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
+    """Add a range to sorted ones, of which none starts later."""
+    if ranges and start <= ranges[-1][1]:
+        ranges[-1] = (ranges[-1][0], max(stop, ranges[-1][1]))
+    else:
+        ranges.append((start, stop))
 
 
-def _create(path: Path, file: FileLayout) -> None:
-    try:
-        with path.open("wb") as handle:
-            handle.write(file.head)
-            _allocate(handle.fileno(), file.size)
-    except OSError as error:
-        raise _fault(path, error) from error
+def _states(sources: Iterable[SourceFile]) -> dict[str, list[Any]]:
+    """What identifies the state of each source file, as JSON has it."""
+    return {os.path.realpath(source.path): [source.size, source.mtime_ns, source.header_digest] for source in sources}
 
 
-def _allocate(descriptor: int, size: int) -> None:
-    """Reserve the blocks where the file system can, so that a full disk shows now; else only set the size."""
-    if hasattr(os, "posix_fallocate") and size:
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise
-        else:
-            return
-    os.ftruncate(descriptor, size)
-
-
-def _allocated(path: Path) -> int:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return 0
-    return min(stat.st_size, getattr(stat, "st_blocks", 0) * 512)
-
-
-def _crc(path: Path, offset: int, nbytes: int) -> int:
-    crc = 0
-    with path.open("rb") as file:
-        file.seek(offset)
-        while nbytes:
-            data = file.read(min(_CHUNK, nbytes))
-            if not data:
-                return -1
-            crc = zlib.crc32(data, crc)
-            nbytes -= len(data)
-    return crc
+def _changed(before: Any, sources: Iterable[SourceFile]) -> Path | None:
+    """The first source file that is not what it was; None if all are, or nothing is known."""
+    now = _states(sources)
+    if not isinstance(before, Mapping) or before.keys() != now.keys():
+        return None
+    return next((Path(name) for name, state in now.items() if before[name] != state), None)
 
 
 def _check_replaceable(path: Path) -> None:
@@ -235,27 +248,15 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _replace_folder(partial: Path, final: Path) -> None:
-    aside = final.with_name(final.name + ".replaced")
-    if final.exists():
-        if any(final.iterdir()):
-            shutil.rmtree(aside, ignore_errors=True)
-            final.rename(aside)
-        else:
-            final.rmdir()
-    partial.rename(final)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _fault(path: Path, error: OSError) -> EnvironmentFault:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NotEnoughSpace(f"{path.parent}: the disk is full; what was written stays for the same command to go on from", path)
-    return EnvironmentFault(f"{path}: cannot be written ({error.strerror})", path)
+    aside = Path(f"{partial}.replaced")
+    if partial.exists():  # not if a killed run has come this far
+        if final.exists():
+            if any(final.iterdir()):
+                if aside.exists():
+                    shutil.rmtree(aside)
+                final.rename(aside)
+            else:
+                final.rmdir()
+        partial.rename(final)
+    if aside.exists():
+        shutil.rmtree(aside)

@@ -33,9 +33,6 @@ class FilePool:
         self._users: dict[Path, int] = {}
         self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[type[FilePool], tuple[int]]:
-        return FilePool, (self._limit,)  # another process opens its own
-
     def __enter__(self) -> FilePool:
         return self
 
@@ -128,7 +125,7 @@ def packed(native: Rows) -> Rows:
     """Native rows as the bytes they have in a file: uint8 of shape (rows, row bytes)."""
     import numpy as np
 
-    return np.ascontiguousarray(native).view(np.uint8).reshape(len(native), -1)
+    return np.ascontiguousarray(native).view(np.uint8).reshape(len(native), native.shape[1] * native.itemsize)
 
 
 def _elements(raw: Rows, encoding: Encoding) -> Rows:

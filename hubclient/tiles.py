@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Rows = np.ndarray[Any, Any]
 
 _LARGEST = 8 << 20  # source bytes of a tile; larger ones gain nothing and leave less to resume
+_SMALLEST = 64 << 10  # smaller ones would hardly save memory, and take a journal line each
 _COPIES = 12  # at most this many times its source bytes live at once: rows, gathered rows, float32 (twice), outputs
 
 
@@ -57,7 +58,7 @@ def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
     array = group.array
     if not array.rows or not array.columns:
         return
-    budget = max_memory // max(1, jobs) // _COPIES
+    budget = max(max_memory // max(1, jobs) // _COPIES, _SMALLEST)
     budget = min(budget, _LARGEST) if array.local else min(budget, 4 * _LARGEST)
     width = array.columns * 4 if not all(step.moves for _, step in group.steps) else _row_bytes(array)
     rows = max(1, budget // max(1, width))

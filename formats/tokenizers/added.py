@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hubclient.formats.tokenizers.bytelevel import decode_text
-from hubclient.formats.tokenizers.document import added_token, added_tokens, components, is_added, vocabulary
-from hubclient.formats.tokenizers.model import ROLES, SPACE, AddedToken, Tokenizer, token_text
+from hubclient.formats.tokenizers.document import added_token, added_tokens, vocabulary
+from hubclient.formats.tokenizers.model import ROLES, AddedToken, Tokenizer, token_text
 
 
 def all_added(tokenizer: Tokenizer, limit: int | None) -> dict[int, AddedToken]:
@@ -22,16 +21,14 @@ def all_added(tokenizer: Tokenizer, limit: int | None) -> dict[int, AddedToken]:
     found = added_tokens(tokenizer.document)
     places = {token.content: index for index, token in found.items()}
     free = 1 + max([*known.values(), *found], default=-1)
-    for token in (*_configured(tokenizer), *_named(tokenizer)):
+    configured = list(_configured(tokenizer))
+    for turn, token in enumerate([*configured, *named_tokens(tokenizer)]):
         index = places.get(token.content, known.get(token.content))
-        if index is None:
-            if limit is not None and free >= limit:
-                continue
+        if index is None and (limit is None or free < limit):
             index, free = free, free + 1
-        elif token.content in places and not token.special and token == found[index]._replace(special=False):
-            continue
-        places[token.content] = index
-        found[index] = token
+        if index is not None and (turn < len(configured) or token.content not in places):
+            places[token.content] = index
+            found[index] = token
     return found
 
 
@@ -40,14 +37,14 @@ def _configured(tokenizer: Tokenizer) -> Iterable[AddedToken]:
     if isinstance(table, Mapping):
         yield from (added_token(item) for _, item in sorted(table.items(), key=lambda entry: int(entry[0])))
         return
-    special = {token.content for token in _named(tokenizer)}
+    special = {token.content for token in named_tokens(tokenizer)}
     present = {token.content for token in added_tokens(tokenizer.document or {"model": {"vocab": {}}}).values()}
     for text, _ in sorted((tokenizer.added or {}).items(), key=lambda entry: entry[1]):
         if text not in present:
             yield AddedToken(text, text in special, text not in special)
 
 
-def _named(tokenizer: Tokenizer) -> Iterable[AddedToken]:
+def named_tokens(tokenizer: Tokenizer) -> Iterable[AddedToken]:
     """Tokens that tokenizer_config.json, or without its own table special_tokens_map.json, names for a purpose."""
     sources: list[Mapping[str, Any]] = [tokenizer.settings]
     if "added_tokens_decoder" not in tokenizer.settings and tokenizer.special:

@@ -39,6 +39,15 @@ def implied_merges(order: Iterable[str], known: Mapping[str, int], source: Path 
     return merges
 
 
+def implied_by_id(known: Mapping[str, int], texts: Sequence[str], scores: Sequence[float], source: Path | str) -> list[Pair]:
+    """The merges that Transformers' converters derive: all splits, those of one text by the ids of their parts."""
+    ranked = sorted(((text, score) for text, score in zip(texts, scores, strict=True) if text in known), key=lambda row: -row[1])
+    merges: list[Pair] = []
+    for text, _ in ranked:
+        merges += sorted(implied_merges((text,), known, source), key=lambda pair: (known[pair[0]], known[pair[1]]))
+    return merges
+
+
 def best_first(texts: Sequence[str], scores: Sequence[float], types: Sequence[int], joined: Iterable[int]) -> list[str]:
     """The texts of the types in `joined`, by falling score; equal scores keep their order."""
     kinds = frozenset(joined)

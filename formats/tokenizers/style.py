@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any
 
 from hubclient.errors import UsageError
 
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,8 @@ class Style:
     default_ids        ids where the files name none: {"eot": 107}
     default_tokens     the same by text: {"eot": "<|user|>"}
     trust_special      an added token is a control token only if marked special, whatever it looks like
+    control            "named": of a SentencePiece vocabulary without its model, only tokens that tokenizer_config.json
+                       names for a purpose, or that look it, are control tokens, not all that are marked special (gemma4)
     user_defined       texts of special tokens that are to be shown in output all the same
     tokenizer_class    the class for tokenizer_config.json by pre-tokenizer name, when rebuilding: {"qwen2": "Qwen2Tokenizer"}
     """
@@ -37,14 +37,15 @@ class Style:
     model: str | None = None
     pre: tuple[str, ...] = ()
     add_space_prefix: bool | str | None = None
-    add: Mapping[str, bool] = field(default=_EMPTY)
-    add_default: Mapping[str, bool] = field(default=_EMPTY)
-    ids: Mapping[str, int] = field(default=_EMPTY)
-    default_ids: Mapping[str, int] = field(default=_EMPTY)
-    default_tokens: Mapping[str, str] = field(default=_EMPTY)
+    add: Mapping[str, bool] = field(default_factory=dict)
+    add_default: Mapping[str, bool] = field(default_factory=dict)
+    ids: Mapping[str, int] = field(default_factory=dict)
+    default_ids: Mapping[str, int] = field(default_factory=dict)
+    default_tokens: Mapping[str, str] = field(default_factory=dict)
     trust_special: bool = False
+    control: str | None = None
     user_defined: tuple[str, ...] = ()
-    tokenizer_class: Mapping[str, str] = field(default=_EMPTY)
+    tokenizer_class: Mapping[str, str] = field(default_factory=dict)
 
 
 _NAMES = frozenset(item.name for item in fields(Style))

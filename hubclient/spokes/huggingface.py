@@ -14,6 +14,7 @@ from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
 from hubclient.formats.jsonfile import parse_json, read_object, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
+from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Model, Naming, Request, Target, encodings_of, leaf
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 
 
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_TOKENIZER_FILES = frozenset({
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "tekken.json",
-})  # fmt: skip
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Whether a sidecar belongs to the tokenizer."""
-    return name in _TOKENIZER_FILES or name.startswith("additional_chat_templates/")
 
 
 def read(opened: OpenedCheckpoint, host: Host) -> Model:

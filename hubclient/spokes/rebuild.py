@@ -67,12 +67,21 @@ def with_derived(
     losses = []
     for name, derivation in architecture.layouts["gguf"].derive.items():
         if name in tensors:
-            found = derivation.backward(tensors[name](), config)
+            stored = tensors[name]()
+            found = derivation.backward(stored, config)
             if found is None:
                 losses.append(f"{name}: no config gives these values, so they are not carried over")
-            else:
-                config = {**config, "rope_parameters": {**config.get("rope_parameters", {}), **found}}
+                continue
+            config = {**config, "rope_parameters": {**config.get("rope_parameters", {}), **found}}
+            if not _within_one_step(derivation.forward(config), stored):
+                losses.append(f"{name}: the config that gives these values gives some of them a few units in the last place off")
     return config, losses
+
+
+def _within_one_step(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> bool:
+    import numpy as np
+
+    return bool(np.all(np.abs(one - two) <= np.spacing(np.maximum(np.abs(one), np.abs(two)))))
 
 
 def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> list[str]:

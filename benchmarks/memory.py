@@ -1,0 +1,39 @@
+"""Peak resident memory of `hubclient convert` over the same command on a 1 MB model, kernels already compiled."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from benchmarks.checkpoints import ensure
+from benchmarks.figures import Figure
+from benchmarks.runs import fresh, hubclient, measured
+
+BUDGETS = ("512M", "128M")
+TYPES = ("bf16", "f16", "q8_0")
+_MODELS = {"tinyllama": "1.1 B", "wide": "one 4.2 GB tensor"}
+_TIMES = 3  # the largest of so many runs counts
+_MIB = 1 << 20
+
+
+def measure(bench: Path, rounds: int) -> list[Figure]:  # noqa: ARG001 - a peak is no median
+    """One figure per model, type and budget."""
+    return [_figure(name, kind, budget, bench) for name, kind, budget in product(_MODELS, TYPES, BUDGETS)]
+
+
+def _figure(name: str, kind: str, budget: str, bench: Path) -> Figure:
+    small, model = ensure("small", bench), ensure(name, bench)
+    _peak(small, kind, budget, bench)  # compiles
+    base = [_peak(small, kind, budget, bench) for _ in range(_TIMES)]
+    peaks = [_peak(model, kind, budget, bench) for _ in range(_TIMES)]
+    runs = {"1 MB": [peak / _MIB for peak in base], _MODELS[name]: [peak / _MIB for peak in peaks]}
+    over = max(runs[_MODELS[name]]) - min(runs["1 MB"])
+    told = f"peak memory over 1 MB model, {_MODELS[name]} to {kind}, --max-memory {budget}"
+    return Figure(told, over, "MiB", float(budget[:-1]), False, runs, "MiB")
+
+
+def _peak(model: Path, kind: str, budget: str, bench: Path) -> int:
+    out = fresh(bench / "out" / "memory.gguf")
+    peak = measured(hubclient("convert", model, out, "--to", "gguf", "--type", kind, "--max-memory", budget)).peak
+    out.unlink()
+    return peak

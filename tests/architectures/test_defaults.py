@@ -1,0 +1,89 @@
+"""What a config.json leaves out is what Transformers' own classes take it to be, in the spelling of either version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hubclient.architectures import Architecture
+from hubclient.architectures.config import forward, normalise
+from hubclient.architectures.expressions import COMPUTED
+from hubclient.plugins import Host
+from hubclient.plugins.discovery import Scan
+
+pytestmark = pytest.mark.torch
+
+EVERY = Host(third_party=lambda: Scan((), ()), environ={}).all_architectures()
+SIZES: dict[str, dict[str, Any]] = {  # what no config.json leaves out
+    "gpt2": {"n_embd": 96, "n_layer": 3, "n_head": 6},
+    **{
+        family: {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 200}
+        for family in ("llama", "mistral", "qwen2", "qwen3", "gemma2", "bert")
+    },
+}
+MORE: list[dict[str, Any]] = [
+    {},
+    {"rope_theta": 5e5},
+    {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}},
+    {"num_key_value_heads": 2},
+    {"num_key_value_heads": None},
+    {"head_dim": 32},
+    {"tie_word_embeddings": True},
+]
+
+
+def of_transformers(raw: dict[str, Any]) -> dict[str, Any]:
+    """config.json as Transformers' class for this model would write it in full."""
+    from transformers import AutoConfig
+
+    model_type = raw["model_type"]
+    full: dict[str, Any] = AutoConfig.for_model(**raw).to_dict()
+    assert full["model_type"] == model_type
+    return full
+
+
+def stored(architecture: Architecture, raw: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """The metadata, and which derived tensors there are."""
+    config = normalise(raw, architecture.defaults)
+    derived = [value.forward(config) is not None for value in architecture.layouts["gguf"].derive.values()]
+    return forward(architecture.config, config, "fam"), derived
+
+
+@pytest.mark.parametrize("architecture", EVERY, ids=lambda item: item.name)
+@pytest.mark.parametrize("sizes", [{}, SIZES], ids=["nothing", "sizes"])
+@pytest.mark.parametrize("more", MORE, ids=str)
+def test_a_config_that_leaves_the_rest_out_gives_the_metadata_of_the_full_one(
+    architecture: Architecture, sizes: dict[str, dict[str, Any]], more: dict[str, Any]
+):
+    if more == {"num_key_value_heads": None} and architecture.name in ("mistral", "gemma2"):
+        pytest.skip("Transformers 5 refuses it")
+    raw = {"model_type": architecture.model_type, **sizes.get(architecture.model_type, {}), **more}
+    assert stored(architecture, raw) == stored(architecture, of_transformers(raw))
+
+
+@pytest.mark.parametrize("architecture", EVERY, ids=lambda item: item.name)
+def test_every_default_is_that_of_transformers(architecture: Architecture):
+    full = normalise(of_transformers({"model_type": architecture.model_type}), {})
+    own = normalise({}, architecture.defaults)
+    for key, default in architecture.defaults.items():
+        if key == "rope_theta":
+            assert full["rope_parameters"]["rope_theta"] == default
+        elif key == "id2label":
+            assert {str(number): label for number, label in full[key].items()} == default
+        elif full[key] is None:  # Transformers fills it in where it is used
+            computed = default[1] if isinstance(default, tuple) else default
+            assert isinstance(computed, COMPUTED), key
+        else:
+            assert own[key] == full[key], key
+
+
+@pytest.mark.parametrize("architecture", EVERY, ids=lambda item: item.name)
+def test_what_readers_of_gguf_assume_is_what_transformers_does_by_default(architecture: Architecture):
+    from hubclient.spokes.rebuild import assumption_losses
+
+    losses = assumption_losses(architecture, normalise({"model_type": architecture.model_type}, architecture.defaults))
+    windowed = architecture.name == "mistral"  # a sliding window by default, which GGUF has no key for in this family
+    assert [loss.split()[1] for loss in losses] == (["sliding_window"] if windowed else [])
+    full = normalise(of_transformers({"model_type": architecture.model_type}), architecture.defaults)
+    assert assumption_losses(architecture, full) == losses

@@ -1,0 +1,181 @@
+"""The golden checkpoints that conversions are judged by: all there are, or the subset in tests/data (see its README).
+
+A golden is a checkpoint, what llama.cpp's converter makes of it, and what Transformers and llama.cpp compute from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from reference import DATA, REFERENCE
+
+from hubclient import Checkpoint
+from hubclient.formats.gguf import FORMAT
+from hubclient.formats.model import OutputSpec, TensorSpec
+
+FOLDER = REFERENCE / "golden" if REFERENCE else DATA / "golden"
+FOREIGN = (*([REFERENCE / "foreign"] if REFERENCE else []), DATA / "gguf")
+TYPES = ("f32", "auto", "q8_0")
+
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    "llama": (
+        "llama", "llama3_rope_tied", "llama_attnbias", "llama_embed_only", "llama_h256", "llama_linear_rope",
+        "llama_minimal_config", "llama_newstyle_config", "llama_odd_dims", "llama_padded_vocab", "llama_sharded",
+    ),
+    "mistral": ("mistral",),
+    "qwen2": ("qwen2", "qwen2_f16_bias_tied"),
+    "qwen3": ("qwen3", "qwen3_yarn", "qwen3_embedding"),
+    "gemma2": ("gemma2",),
+    "gpt2": ("gpt2", "gpt2_mask_buffers", "gpt2_prefixed"),
+    "bert": ("bert", "bert_cls"),
+}  # fmt: skip
+
+# Where we write something else than the reference, as lines of compare.py, and why.
+EXCEPTIONS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], str]] = {
+    "bert_cls": (
+        {"extra": ("cls.weight", "cls.bias")},
+        "the reference drops the pooler (dense and tanh) that the classifier needs; with it llama.cpp gives Transformers' scores",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One golden by name."""
+
+    name: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder as the hub holds it."""
+        return FOLDER / "checkpoints" / self.name
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Everything that is known about it."""
+        content: dict[str, Any] = json.loads((FOLDER / "goldens" / f"{self.name}.json").read_text())
+        return content
+
+    @property
+    def pre(self) -> str:
+        """What the reference was told to call the pre-tokenizer."""
+        return str(self.record["pre_override"])
+
+    @property
+    def kind(self) -> str:
+        """causal, encoder or classifier."""
+        return str(self.record["kind"])
+
+    @property
+    def ids(self) -> list[int]:
+        """The input of `logits`."""
+        return list(self.record["input_ids"])
+
+    @property
+    def logits(self) -> list[float]:
+        """Transformers' result at the last position (an encoder's hidden state, a classifier's scores)."""
+        return list(self.record["transformers"]["last_logits"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json's content."""
+        content: dict[str, Any] = json.loads((self.checkpoint / "config.json").read_text())
+        return content
+
+
+def goldens(*kinds: str) -> list[Golden]:
+    """Those of our families that this machine has, of these kinds if any are named."""
+    found = [Golden(name) for names in FAMILIES.values() for name in names if (FOLDER / "goldens" / f"{name}.json").is_file()]
+    return [golden for golden in found if not kinds or golden.kind in kinds]
+
+
+def foreign(name: str) -> Path | None:
+    """A GGUF that llama.cpp's converter wrote from the checkpoint of this name, if this machine has it."""
+    return next((folder / f"{name}.gguf" for folder in FOREIGN if (folder / f"{name}.gguf").is_file()), None)
+
+
+class Workshop:
+    """Conversions into one folder, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def gguf(self, golden: Golden, kind: str, *, pre: str | None = None) -> Path:
+        """The golden's checkpoint as a GGUF of this type."""
+        path = self.folder / f"{golden.name}-{kind}{'-pre' if pre else ''}.gguf"
+        if not path.exists():
+            Checkpoint.from_pretrained(golden.checkpoint).save_pretrained(path, format="gguf", type=kind, pre=pre)
+        return path
+
+    def stripped(self, golden: Golden, kind: str) -> Path:
+        """The same without any key of our own, as if somebody else had written it."""
+        path = self.folder / f"{golden.name}-{kind}-stripped.gguf"
+        if not path.exists():
+            without_our_keys(self.gguf(golden, kind), path)
+        return path
+
+    def back(self, gguf: Path) -> Path:
+        """A GGUF as a folder of safetensors."""
+        path = self.folder / f"{gguf.stem}-back"
+        if not path.exists():
+            Checkpoint.from_pretrained(gguf).save_pretrained(path)
+        return path
+
+
+def without_our_keys(source: Path, target: Path) -> None:
+    """Lay a GGUF out again without the keys under `hubclient.`; tensors are copied as they are."""
+    opened = FORMAT.open(source)
+    refs = list(opened.tensors.values())
+    metadata = {key: value for key, value in opened.metadata.items() if not key.startswith("hubclient.")}
+    assert len(metadata) < len(opened.metadata)
+    specs = tuple(TensorSpec(ref.name, ref.shape, ref.encoding) for ref in refs)
+    (layout,) = FORMAT.layout(OutputSpec(target.name, specs, metadata))
+    data = source.read_bytes()
+    content = bytearray(layout.size)
+    content[: len(layout.head)] = layout.head
+    for place in layout.tensors:
+        ref = refs[place.tensor]
+        content[place.offset : place.offset + place.nbytes] = data[ref.offset : ref.offset + ref.nbytes]
+    target.write_bytes(content)
+
+
+# Judging by the reference's own rules
+
+
+@cache
+def judge() -> ModuleType:
+    """compare.py of the golden data."""
+    spec = spec_from_file_location("golden_compare", FOLDER / "compare.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def differences(golden: Golden, output: Path, kind: str) -> dict[str, list[str]]:
+    """How a GGUF differs from what the reference writes; empty if not at all."""
+    rules, record = judge(), golden.record["gguf"][kind]
+    file = rules.GGUF(str(output))
+    found = rules.compare_tensors(record["tensors"], file.tensor_records(), None, "type")
+    found.update(rules.compare_kv(record["kv"], file.kv))
+    return {what: lines for what, lines in found.items() if lines and what != "kv_cosmetic"}
+
+
+def unexplained(golden: Golden, found: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """The differences that no exception accounts for."""
+    expected = EXCEPTIONS.get(golden.name, ({}, ""))[0]
+    left = {what: [line for line in lines if line not in expected.get(what, ())] for what, lines in found.items()}
+    return {what: lines for what, lines in left.items() if lines}
+
+
+def tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """dtype, shape and sha256 of every tensor in a folder of safetensors, by name, read without hubclient."""
+    records: dict[str, dict[str, Any]] = judge().read_safetensors_dir(str(folder))
+    return records

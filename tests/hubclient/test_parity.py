@@ -1,0 +1,34 @@
+"""Our GGUFs are what llama.cpp's converter writes: every tensor's bytes and every key, but for listed exceptions."""
+
+from __future__ import annotations
+
+import pytest
+from golden import EXCEPTIONS, FAMILIES, TYPES, Golden, Workshop, differences, goldens, unexplained
+from reference import REFERENCE
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("parity"))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.name)
+def test_every_tensor_and_key_is_that_of_the_reference(golden: Golden, kind: str, workshop: Workshop):
+    found = differences(golden, workshop.gguf(golden, kind, pre=golden.pre), kind)
+    assert unexplained(golden, found) == {}
+
+
+@pytest.mark.parametrize("golden", [golden for golden in goldens() if golden.name in EXCEPTIONS], ids=lambda golden: golden.name)
+def test_an_exception_is_listed_only_as_long_as_it_holds(golden: Golden, workshop: Workshop):
+    expected, reason = EXCEPTIONS[golden.name]
+    assert reason
+    found = differences(golden, workshop.gguf(golden, "f32", pre=golden.pre), "f32")
+    assert {what: sorted(lines) for what, lines in found.items()} == {what: sorted(lines) for what, lines in expected.items()}
+
+
+def test_every_family_has_a_golden_on_every_machine():
+    names = {golden.name for golden in goldens()}
+    assert all(names.intersection(members) or family in ("mistral", "qwen3") for family, members in FAMILIES.items())
+    if REFERENCE:
+        assert names == {name for members in FAMILIES.values() for name in members}
