@@ -28,7 +28,8 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Figure]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 if every figure meets its target, else 1."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=raw)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contestant (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with every single run, as JSON")

@@ -12,7 +12,9 @@ from benchmarks.figures import Figure
 from benchmarks.runs import ROOT, hubclient, in_turns, measured
 
 MILLISECONDS = 150.0
-HEAVY = frozenset("numpy numba torch rich httpx requests urllib3 aiohttp http.client huggingface_hub tokenizers".split())
+HEAVY = frozenset(
+    ["numpy", "numba", "torch", "rich", "tokenizers", "httpx", "requests", "urllib3", "aiohttp", "http.client", "huggingface_hub"]
+)
 
 _MODULES = """
 import contextlib, io, json, sys

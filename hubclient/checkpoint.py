@@ -70,7 +70,7 @@ class Checkpoint:
     @cached_property
     def model(self) -> Model:
         """The canonical view: Hugging Face names and config. Raises UnsupportedArchitecture, UnmappedTensor, DamagedInput."""
-        return spoke(self.format).read(self.opened, self.host)
+        return spoke(self.host.format(self.format)).read(self.opened, self.host)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -102,8 +102,9 @@ class Checkpoint:
         if only not in _PARTS:
             raise UsageError(f"only {only!r} is unknown; tokenizer and config can be asked for alone")
         names = [type] if isinstance(type, str) else list(dict.fromkeys(type))
+        writer = spoke(self.host.format(format))
         model = self._part(only)
-        targets = [spoke(format).write(model, Request(name, pre, max_shard_size, only)) for name in names]
+        targets = [writer.write(model, Request(name, pre, max_shard_size, only)) for name in names]
         paths = self._paths(out, format, targets)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         architecture = model.architecture.name if only != "tokenizer" else None
@@ -144,6 +145,8 @@ class Checkpoint:
         return OutputPlan(path, format_name, format_.folder, target.type, files, steps, target.losses, target.dropped)
 
     def _paths(self, out: str | os.PathLike[str] | None, format_name: str, targets: Sequence[Target]) -> list[Path]:
+        if out is not None and os.fspath(out) == "-":
+            raise UsageError("an output is written at many places at once, which standard output cannot take; name a file")
         pattern = os.fspath(out) if out is not None else "{name}-{type}" + _SUFFIX.get(format_name, f"-{format_name}")
         paths = [_fill(pattern, self.name, target.type) for target in targets]
         if len(set(paths)) < len(paths):

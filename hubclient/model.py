@@ -47,8 +47,8 @@ class Model:
 
     `config` is normalised (see hubclient.architectures.config), `raw_config` is config.json's content as the checkpoint
     has it or as it was rebuilt. `tensors` are the Hugging Face tensors under full names (with the architecture's prefix).
-    `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `files` are
-    small files that travel along; `losses` is what reading already had to give up.
+    `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `fitting`
+    names tensors stored wider than that whose values were found to fit it; `files` are small files that travel along; `losses` is what reading already had to give up.
     """
 
     opened: OpenedCheckpoint
@@ -59,6 +59,7 @@ class Model:
     tensors: Mapping[str, Array]
     naming: Naming = field(default_factory=Naming)
     dtypes: Mapping[str, Encoding] = field(default_factory=dict)
+    fitting: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
     losses: tuple[str, ...] = ()
     load_tokenizer: Callable[[], Tokenizer | None] = lambda: None
@@ -94,12 +95,13 @@ class Request:
 class Target:
     """An output as a spoke describes it: the specification, the array behind each of its tensors, and what is given up.
 
-    `dropped` lists tensors that were left out because they can be recomputed; that is no loss.
+    `fitting` names tensors whose values were found to fit their narrower encoding. `dropped` lists tensors that were left out because they can be recomputed; that is no loss.
     """
 
     spec: OutputSpec
     arrays: tuple[Array, ...]
     type: str
+    fitting: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 

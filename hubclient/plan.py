@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.architectures.arrays import Array
+from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
 from hubclient.model import Inline, Target, encodings_of
 
@@ -23,7 +24,10 @@ _WIDER = {"BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",), "Q8_0"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One output tensor: the array behind it, its encoding, its file (an index) and place; `index` counts an output's steps."""
+    """One output tensor: the array behind it, its encoding, its file (an index) and place.
+
+    `index` counts an output's steps; `fits` says that the values are known to fit a narrower encoding.
+    """
 
     index: int
     name: str
@@ -32,6 +36,7 @@ class Step:
     file: int
     offset: int
     nbytes: int
+    fits: bool = False
 
     @property
     def moves(self) -> bool:
@@ -47,6 +52,8 @@ class Step:
     @property
     def fidelity(self) -> str:
         """What happens to the values: "exact", "computed", "rounded" (to a plain dtype) or "quantised"."""
+        if self.fits:
+            return "exact"
         own = {encoding.name for encoding in encodings_of(self.array)}
         if not self.array.moves_elements:
             return "computed"
@@ -164,7 +171,23 @@ def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:
     placed = ((number, place) for number, file in enumerate(files) for place in file.tensors)
     for index, (number, place) in enumerate(placed):
         spec = target.spec.tensors[place.tensor]
-        yield Step(index, spec.name, target.arrays[place.tensor], spec.encoding, number, place.offset, place.nbytes)
+        array, fits = target.arrays[place.tensor], spec.name in target.fitting
+        step = Step(index, spec.name, array, spec.encoding, number, place.offset, place.nbytes, fits)
+        _check_codecs(step)
+        yield step
+
+
+def _check_codecs(step: Step) -> None:
+    """UnsupportedEncoding, naming the tensor, if its bytes would have to be decoded or encoded and cannot be."""
+    if step.moves:
+        return
+    from hubclient.formats.codecs import can_decode, can_encode
+
+    unreadable = [encoding.name for encoding in encodings_of(step.array) if not can_decode(encoding)]
+    if unreadable or not can_encode(step.encoding):
+        names = ", ".join(leaf.ref.name for leaf in step.array.leaves())
+        told = f"{unreadable[0]}, which cannot be decoded here" if unreadable else f"to become {step.encoding}, which cannot be encoded here"
+        raise UnsupportedEncoding(f"tensor {names} is {told}")
 
 
 def fidelities(output: OutputPlan) -> Mapping[str, int]:

@@ -94,7 +94,7 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
     from hubclient.execute import cores
 
     tested, reference = Checkpoint.from_pretrained(path), Checkpoint.from_pretrained(against)
-    target = spoke(tested.format).write(reference.model, _request(tested))
+    target = spoke(tested.host.format(tested.format)).write(reference.model, _request(tested))
     names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
     stored = tested.opened.tensors
     with FilePool() as pool, ThreadPoolExecutor(jobs or cores(), "hubclient") as threads:

@@ -58,7 +58,7 @@ def _unknown_type(name: str, types: list[str]) -> Exception:
 
     near = get_close_matches(name.upper(), types, n=3, cutoff=0.4)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return UnsupportedEncoding(f"GGUF has no tensor type {name!r}{meant}", hint=f"the types are {', '.join(types)}")
+    return UnsupportedEncoding(f"GGUF has no tensor type {name!r}{meant}")
 
 
 FORMAT = GGUF()

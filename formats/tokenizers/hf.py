@@ -42,9 +42,10 @@ def read_files(files: Mapping[str, Path]) -> Tokenizer | None:
     config = _object(files, "tokenizer_config.json")
     special, added = _object(files, "special_tokens_map.json"), _added(files)
     if document is None and pieces is None:
-        document = _from_older_files(files, config or {}, added or {})
+        document, implied = _from_older_files(files, config or {}, added or {})
         if document is None:
             return None
+        config = implied if config is None else config
     tokenizer = Tokenizer(
         document=document,
         pieces=pieces,
@@ -100,22 +101,26 @@ def _sentencepiece(files: Mapping[str, Path], *, required: bool) -> tuple[str, S
     return SPM_NAMES[0], None
 
 
-def _from_older_files(files: Mapping[str, Path], config: Mapping[str, Any], added: Mapping[str, int]) -> dict[str, Any] | None:
+def _from_older_files(
+    files: Mapping[str, Path], config: Mapping[str, Any], added: Mapping[str, int]
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """A tokenizer.json for a folder without one, and the tokenizer_config.json that its files imply, if any."""
     from hubclient.formats.tokenizers import older
 
     tekken = sorted(name for name in files if _TEKKEN.fullmatch(name))
     if tekken:
         path = files[tekken[-1]]
-        return checked(older.from_tekken(read_object(path, limit=TOKENIZER_LIMIT), path), path)[0]
+        document = older.from_tekken(read_object(path, limit=TOKENIZER_LIMIT), path)
+        return checked(document, path)[0], older.tekken_config(document)
     if "vocab.json" in files and "merges.txt" in files:
         path = files["vocab.json"]
         vocab = read_object(path, limit=_TEXT_LIMIT)
         check_vocabulary(vocab, path)
         merges = older.merges_text(_text(files["merges.txt"]), files["merges.txt"])
-        return checked(older.from_vocab_and_merges(vocab, merges, config, added), path)[0]
+        return checked(older.from_vocab_and_merges(vocab, merges, config, added), path)[0], None
     if "vocab.txt" in files:
-        return checked(older.from_word_list(_text(files["vocab.txt"]), config, files["vocab.txt"]), files["vocab.txt"])[0]
-    return None
+        return checked(older.from_word_list(_text(files["vocab.txt"]), config, files["vocab.txt"]), files["vocab.txt"])[0], None
+    return None, None
 
 
 def _object(files: Mapping[str, Path], name: str) -> dict[str, Any] | None:

@@ -14,9 +14,9 @@ from typing import Any
 from hubclient.errors import DamagedInput
 from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.bytelevel import encode_bytes
-from hubclient.formats.tokenizers.merges import Pair, implied_merges
+from hubclient.formats.tokenizers.merges import Pair, implied_by_id
 from hubclient.formats.tokenizers.model import MAX_TOKENS, ROLES, token_text
-from hubclient.formats.tokenizers.parts import assemble, bert_parts, bpe_model, byte_level_parts, isolate, word_model
+from hubclient.formats.tokenizers.parts import assemble, bert_parts, bpe_model, byte_level_parts, word_model
 from hubclient.formats.tokenizers.pretokenizers import Row, row_named
 
 # tokenizer classes that cut text in another way than GPT-2's
@@ -83,7 +83,7 @@ def from_tekken(content: Mapping[str, Any], source: Path | str) -> dict[str, Any
     """Mistral's tekken.json: special tokens first, then the byte strings in the order of their rank.
 
     Source: mistral_common/tokens/tokenizers/tekken.py. Merges are all splits of a token, in the order of ranks, which is
-    how tiktoken joins bytes.
+    how tiktoken joins bytes; those of one token as llama.cpp's converter orders them.
     """
     config = content.get("config")
     if not isinstance(config, Mapping):
@@ -101,11 +101,20 @@ def from_tekken(content: Mapping[str, Any], source: Path | str) -> dict[str, Any
     if len(vocab) != len(special) + len(texts):
         raise DamagedInput("has a token twice", file=source)
     known = {text: rank for rank, text in enumerate(texts)}
-    model = bpe_model(vocab, implied_merges((text for text in texts if len(text) > 1), known, source), ignore_merges=True)
+    merges = implied_by_id(known, texts, [-rank for rank in range(len(texts))], source)
+    model = bpe_model(vocab, merges, ignore_merges=True)
     first = ("<s>", vocab["<s>"]) if "<s>" in vocab else None
     row = Row("tekken", (pattern, "bytes"), bos=True)
     added = [{"id": index, "content": text, "special": True} for index, text in enumerate(special)]
     return assemble(model, byte_level_parts(row, first=first), added)
+
+
+def tekken_config(document: Mapping[str, Any]) -> dict[str, Any]:
+    """tokenizer_config.json for a tekken.json: its special tokens have fixed texts, and it always begins with one."""
+    present = {item["content"] for item in document["added_tokens"]}
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>" if "<pad>" in present else "</s>"}
+    flags = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+    return {**flags, **{key: text for key, text in named.items() if text in present}, "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 _TEKKEN_SPECIAL = (  # mistral_common's table for files that list none

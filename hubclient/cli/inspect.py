@@ -47,10 +47,13 @@ def _print(found: dict[str, Any]) -> None:
     }
     for name, text in rows.items():
         table.add_row(name, Text(str(text)))
-    for key, value in found["metadata"].items():
-        text = " ".join(str(value if not isinstance(value, dict) else f"{value['length']:,} values").split())
-        table.add_row(key, Text(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"))
     console.print(table)
+    if found["metadata"]:
+        listed = Table(box=None, show_header=False, title="metadata", title_justify="left")
+        for key, value in found["metadata"].items():
+            text = " ".join(str(value if not isinstance(value, dict) else f"{value['length']:,} values").split())
+            listed.add_row(Text(key), Text(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"))
+        console.print(listed)
     if "tensors" in found:
         listed = Table(box=None)
         for column in ("tensor", "shape", "encoding", "bytes"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
 
 from hubclient.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
-    from hubclient.formats.model import Encoding, OpenedCheckpoint
+    from hubclient.formats.model import Encoding, Format, OpenedCheckpoint
     from hubclient.model import Model, Request, Target
     from hubclient.plugins import Host
 
@@ -28,14 +29,14 @@ class Spoke(Protocol):
         ...
 
 
-def spoke(format_name: str) -> Spoke:
-    """The spoke of a built-in format."""
-    if format_name == "safetensors":
-        from hubclient.spokes import huggingface
+_BUILT_IN = {"safetensors": "huggingface", "gguf": "gguf"}
 
-        return huggingface
-    if format_name == "gguf":
-        from hubclient.spokes import gguf
 
-        return gguf
-    raise UnsupportedFormat(f"{format_name} is known as a format, but not how it names the tensors of an architecture")
+def spoke(format_: Format) -> Spoke:
+    """What a format means in Hugging Face terms; a third party's format brings it along as its attribute `spoke`."""
+    if format_.name in _BUILT_IN:
+        return cast("Spoke", import_module(f"hubclient.spokes.{_BUILT_IN[format_.name]}"))
+    brought = getattr(format_, "spoke", None)
+    if brought is None:
+        raise UnsupportedFormat(f"the plugin for {format_.name} can open files, but does not say what their tensors mean")
+    return cast("Spoke", brought)

@@ -20,27 +20,32 @@ if TYPE_CHECKING:
 _LIMIT = 64 << 20  # bytes of values that planning may look at
 
 
-def narrowed(tensors: Mapping[str, Array], main: Encoding | None) -> dict[str, Encoding]:
-    """The dtypes of a model whose file does not say them: its own where safetensors has them, `main` for F32 tensors
-    whose values fit it, F32 for what must be decoded.
+def narrowed(
+    tensors: Mapping[str, Array], main: Encoding | None, known: Mapping[str, Encoding]
+) -> tuple[dict[str, Encoding], frozenset[str]]:
+    """The dtype of each tensor, and the names of those whose values were found to fit a narrower dtype than they have.
+
+    `known` are dtypes that the file says. Where it says none: a tensor's own dtype if safetensors has it, `main` for F32
+    tensors whose values fit it, F32 for what must be decoded.
     """
     from hubclient.rows import FilePool, Reader
 
     result: dict[str, Encoding] = {}
+    fitting: set[str] = set()
     budget = _LIMIT
     with FilePool() as pool:
         for name, array in tensors.items():
             own = encodings_of(array)
             stored = own.pop() if len(own) == 1 else None
-            size = array.rows * array.columns * 4
-            if stored == F32 and main in (BF16, F16) and size <= budget:
+            wanted, size = known.get(name, main), array.rows * array.columns * 4
+            if stored == F32 and wanted in (BF16, F16) and size <= budget:
                 budget -= size
-                result[name] = main if _fits(array, main, Reader(pool)) else F32
-            elif stored is not None and stored.safetensors and array.moves_elements:
-                result[name] = stored
-            else:
-                result[name] = F32
-    return result
+                if _fits(array, wanted, Reader(pool)):
+                    fitting.add(name)
+            moves = stored is not None and stored.safetensors and array.moves_elements
+            natural = wanted if name in fitting else stored if moves else F32
+            result[name] = known.get(name) or natural or F32
+    return result, frozenset(fitting)
 
 
 def _fits(array: Array, encoding: Encoding, reader: Reader) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hubclient.architectures.arrays import Array
 from hubclient.architectures.config import difference, forward, normalise, restore
 from hubclient.architectures.layouts import Layout, Matching, Side
-from hubclient.errors import DamagedInput, PluginConflict, UnmappedTensor, UnsupportedArchitecture
+from hubclient.errors import DamagedInput, PluginConflict, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding
 from hubclient.formats import gguf
-from hubclient.formats.encodings import BF16, F16, F32
+from hubclient.formats.codecs import can_encode
+from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
 from hubclient.formats.jsonfile import parse_json, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
@@ -45,7 +46,8 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     config, losses = rebuild.with_derived(architecture, config, derived)
     hf_class = carried.hf_class if carried else _usual_class(architecture, config)
     shapes = {name: array.shape for name, array in tensors.items()}
-    dtypes = carried.all_dtypes(tensors) if carried else narrowed(tensors, main_encoding(opened.tensors.values()))
+    known = carried.all_dtypes(tensors) if carried else {}
+    dtypes, fitting = narrowed(tensors, main_encoding(opened.tensors.values()), known)
     raw = rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, _main_name(dtypes, tensors))
     if carried:
         raw, losses = restore(raw, carried.config), []
@@ -55,7 +57,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     return Model(
         opened=opened, architecture=architecture, hf_class=hf_class,
         config={**normalise(raw, architecture.defaults), **pooling}, raw_config=raw, tensors=tensors, naming=naming,
-        dtypes=dtypes, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened.metadata),
+        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened.metadata),
     )  # fmt: skip
 
 
@@ -145,6 +147,9 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     """`--type` for GGUF: "auto" is the first of bf16 and f16 among the matrices, else f16, as llama.cpp's converter has it."""
     if name.lower() != "auto":
         encoding = gguf.FORMAT.encoding(name)
+        if encoding.name not in FILE_TYPES or not can_encode(encoding):
+            known = [kind for kind in FILE_TYPES if kind in ENCODINGS and can_encode(ENCODINGS[kind])]
+            raise UnsupportedEncoding(f"{encoding} is a type of GGUF tensors, but files cannot be written in it; known: {', '.join(known)}")
         return encoding.name, encoding
     for array in model.tensors.values():
         if len(array.shape) > 1:
@@ -160,6 +165,9 @@ def write(model: Model, request: Request) -> Target:
     assert wanted is not None
     if "gguf" not in model.architecture.layouts:
         raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
+    if (quantised := model.raw_config.get("quantization_config")) and model.opened.format != "gguf":
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise UnsupportedEncoding(f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read")
     layout = model.architecture.layouts["gguf"]
     matching = _match(model.architecture, model.tensors, "hf", model.layers, str(model.opened.path))
     _check_head(model, matching)
@@ -177,9 +185,8 @@ def write(model: Model, request: Request) -> Target:
     if request.only is not None:
         specs, arrays = (), {}
     name = display_name(model.opened.path)
-    return Target(
-        OutputSpec(name, specs, metadata, {}, request.max_shard_size), tuple(arrays.values()), label, tuple(losses), matching.dropped
-    )
+    spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
+    return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)
 
 
 def _forward(matching: Matching, model: Model) -> dict[str, Array]:

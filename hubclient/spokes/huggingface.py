@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +91,12 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
     if name.lower() == "auto":
-        return main_dtype(_restored(model, array, key) for key, array in model.tensors.items()), None
+        return main_dtype([_restored(model, array, key) for key, array in model.tensors.items()]), None
     encoding = safetensors.FORMAT.encoding(name)
     return encoding.name, encoding
 
 
-def main_dtype(encodings: Iterable[Encoding]) -> str:
+def main_dtype(encodings: Sequence[Encoding]) -> str:
     """The commonest encoding, for a file name."""
     return Counter(encoding.name for encoding in encodings).most_common(1)[0][0] if encodings else "empty"
 
@@ -121,7 +121,8 @@ def write(model: Model, request: Request) -> Target:
     if request.only is None:
         sidecars.update(model.files)
     spec = OutputSpec("model", tuple(specs) if request.only is None else (), {}, sidecars, request.max_shard_size)
-    return Target(spec, tuple(arrays) if request.only is None else (), label, tuple(losses))
+    fitting = frozenset(names[name] for name in model.fitting) if wanted is None else frozenset()
+    return Target(spec, tuple(arrays) if request.only is None else (), label, fitting, tuple(losses))
 
 
 def tokenizer_files(model: Model) -> dict[str, bytes]:
