@@ -160,7 +160,9 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
 
 
 def write(model: Model, request: Request) -> Target:
-    """A GGUF file of this model."""
+    """A GGUF file of this model, or of its tokenizer or config alone."""
+    if request.only == "tokenizer":
+        return _tokenizer_alone(model, request)
     label, wanted = choose(model, request.type)
     assert wanted is not None
     if "gguf" not in model.architecture.layouts:
@@ -178,15 +180,24 @@ def write(model: Model, request: Request) -> Target:
     losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
     if request.only != "config":
         metadata.update(_tokenizer_keys(model, request))
-    if request.only != "tokenizer":
-        extra, more = _carried(model, matching, metadata, request)
-        metadata.update(extra)
-        losses += more
+    extra, more = _carried(model, matching, metadata, request)
+    metadata.update(extra)
+    losses += more
     if request.only is not None:
         specs, arrays = (), {}
     name = display_name(model.opened.path)
     spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)
+
+
+def _tokenizer_alone(model: Model, request: Request) -> Target:
+    """The tokenizer's keys, and the architecture's name if it is known; needs no other knowledge of the architecture."""
+    known = "gguf" in model.architecture.layouts
+    stated = model.opened.metadata.get("general.architecture")
+    name = Value("str", model.architecture.name_in("gguf")) if known else stated
+    metadata = {"general.architecture": name} if name is not None else {}
+    metadata.update(_tokenizer_keys(model, request))
+    return Target(OutputSpec(display_name(model.opened.path), (), metadata), (), "tokenizer")
 
 
 def _forward(matching: Matching, model: Model) -> dict[str, Array]:

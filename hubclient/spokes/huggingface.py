@@ -104,6 +104,7 @@ def main_dtype(encodings: Sequence[Encoding]) -> str:
 def write(model: Model, request: Request) -> Target:
     """A Transformers folder with this model's tensors, config.json, tokenizer and small files."""
     label, wanted = choose(model, request.type)
+    label = request.only or label
     names = {name: stored_name(name, model.architecture, model.naming) for name in model.tensors}
     specs, arrays = [], []
     for name, array in model.tensors.items():

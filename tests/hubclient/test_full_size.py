@@ -138,7 +138,7 @@ def test_thirty_shards_of_a_seventy_billion_model_are_planned_in_little_memory(d
     finally:
         tracemalloc.stop()
     assert plan.outputs[0].size > 141_000_000_000
-    assert peak < 200e6
+    assert peak < 300e6  # most of it room for a tokenizer.json of the largest size that is read
 
 
 def test_a_planned_gguf_can_be_split(disk: Path, tmp_path: Path):
