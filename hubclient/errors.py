@@ -77,7 +77,7 @@ class Unsupported(HubclientError):
 class UnsupportedArchitecture(Unsupported):
     """No installed plugin declares this architecture; `architecture` is the name that was asked for."""
 
-    hint = "`hubclient plugins ls` lists what is installed; docs/ shows how a small package adds an architecture"
+    hint = "`hubclient plugins ls` lists what is installed; docs/add-an-architecture.md shows how a small package of your own adds one"
 
     def __init__(self, message: str, architecture: str = "", *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

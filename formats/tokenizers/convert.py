@@ -10,12 +10,14 @@ from typing import Any
 
 from hubclient.formats.model import Value
 from hubclient.formats.tokenizers import residual as differences
-from hubclient.formats.tokenizers.gguf import MERGES, SCORES, TOKENS, TYPES, to_gguf
+from hubclient.formats.tokenizers.gguf import MERGES, MODEL, SCORES, TOKENS, TYPES, to_gguf
 from hubclient.formats.tokenizers.model import Tokenizer
 from hubclient.formats.tokenizers.notes import FIELD, notes, tokenizer_keys
 from hubclient.formats.tokenizers.rebuild import rebuild
 from hubclient.formats.tokenizers.style import Style, style_of
 from hubclient.formats.tokenizers.write import files_of
+
+_NONE = (Value("str", "none"), Value("str", "no_vocab"))  # what llama.cpp takes for a model without a vocabulary
 
 
 def from_gguf(
@@ -24,8 +26,8 @@ def from_gguf(
     *,
     options: Mapping[str, Any] | None = None,
     source: Path | str = "the GGUF file",
-) -> Tokenizer:
-    """The tokenizer of a GGUF's `tokenizer.*` keys.
+) -> Tokenizer | None:
+    """The tokenizer of a GGUF's `tokenizer.*` keys; None if they say that the model has none.
 
     `residual` is what `residual()` gave when the keys were written: with it the original files come back. Without it, or
     if the token table is no longer the one it was made for, the files are rebuilt from the keys; what no file can hold
@@ -33,6 +35,8 @@ def from_gguf(
     contradictions and UnknownTokenizer for kinds of tokenizers that Hugging Face files have no form for.
     """
     keys, source = tokenizer_keys(metadata), str(source)
+    if keys.get(MODEL) in _NONE:
+        return None
     if residual is not None:
         original = differences.load(residual, lambda: rebuild(keys, source), _checksum(keys), source)
         if original is not None:
@@ -42,9 +46,9 @@ def from_gguf(
     return _noted(tokenizer, keys, options)
 
 
-def residual(tokenizer: Tokenizer, keys: Mapping[str, Value] | None = None) -> str:
-    """What `keys`, the tokenizer's own from `to_gguf` (None: with default options), do not say of it, as compact JSON."""
-    keys = tokenizer_keys(to_gguf(tokenizer) if keys is None else keys)
+def residual(tokenizer: Tokenizer, keys: Mapping[str, Value]) -> str:
+    """What `keys`, the tokenizer's own from `to_gguf`, do not say of it, as compact JSON."""
+    keys = tokenizer_keys(keys)
     return differences.dump(tokenizer, rebuild(keys, tokenizer.source), _checksum(keys))
 
 

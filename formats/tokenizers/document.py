@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,9 @@ def _pairs(merges: Any, source: Path | str) -> tuple[list[Pair], bool]:
     if not isinstance(merges, list):
         raise _fault(source, "has no merges")
     if not merges or not isinstance(merges[0], str):
-        for place, pair in enumerate(merges):
-            if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str):
-                raise _fault(source, f"has {shown(pair)} as merge {place}, where two texts were expected")
+        if not _are_pairs(merges):
+            place, pair = next((place, pair) for place, pair in enumerate(merges) if not _are_pairs([pair]))
+            raise _fault(source, f"has {shown(pair)} as merge {place}, where two texts were expected")
         return [(left, right) for left, right in merges], False
     pairs: list[Pair] = []
     for place, text in enumerate(merges):
@@ -158,6 +159,11 @@ def _pairs(merges: Any, source: Path | str) -> tuple[list[Pair], bool]:
             raise _fault(source, f"has {shown(text)} as merge {place}, where two parts separated by a space were expected")
         pairs.append((parts[0], parts[1]))
     return pairs, True
+
+
+def _are_pairs(merges: list[Any]) -> bool:
+    kinds = set(map(type, merges))
+    return kinds <= {list, tuple} and set(map(len, merges)) <= {2} and set(map(type, chain.from_iterable(merges))) <= {str}
 
 
 def _refuse_shared(ids: Mapping[str, int], source: Path | str) -> None:

@@ -9,6 +9,7 @@ SentencePiece does (a run of spaces shows the difference).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from hubclient.errors import DamagedInput
@@ -82,11 +83,14 @@ def from_strings(strings: Iterable[str], source: Path | str) -> list[Pair]:
     return merges
 
 
-def check_merges(merges: Iterable[Pair], known: Mapping[str, int], source: Path | str, prefix: str = "") -> None:
+def check_merges(merges: Sequence[Pair], known: Mapping[str, int], source: Path | str, prefix: str = "") -> None:
     """Raises DamagedInput unless every merge joins two tokens to a third; `prefix` marks tokens that continue a word."""
     skip = len(prefix)
+    parts = frozenset(chain.from_iterable(merges))
+    joined = map("".join, merges) if not skip else (left + right[skip:] for left, right in merges)
+    if known.keys() >= parts and all(map(known.__contains__, joined)):
+        return
     for place, (left, right) in enumerate(merges):
-        joined = left + right[skip:]
-        if left not in known or right not in known or joined not in known:
-            missing = next(text for text in (left, right, joined) if text not in known)
+        missing = next((text for text in (left, right, left + right[skip:]) if text not in known), None)
+        if missing is not None:
             raise DamagedInput(f"merge {place} needs the token {shown(missing)}, which is not in the vocabulary", file=source)

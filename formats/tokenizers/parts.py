@@ -109,8 +109,8 @@ def unigram_parts(
     if charsmap:
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
     if squeeze:
-        steps.append({"type": "Strip", "strip_left": False, "strip_right": True})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": SPACE})
+        steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})  # Strip would take tabs too
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
         scheme = "always" if prefix else "never"
         pre: dict[str, Any] | None = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": not whole}
     else:  # Metaspace would put no space before a text that begins with one

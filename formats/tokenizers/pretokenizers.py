@@ -97,6 +97,7 @@ ROWS: tuple[Row, ...] = (
     Row("youtu", ("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK, O200K.replace(r"\p{N}{1,3}", r"\p{N}"), "bytes"), ignore_merges=True),
     Row("kimi-k2", (KIMI, "bytes")),
     Row("deepseek-llm", ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", "digit", "bytes")),
+    Row("deepseek-llm", ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", "digits", "bytes")),
     Row("deepseek-coder", ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", "digit", "bytes")),
     Row("deepseek-v3", (r"\p{N}{1,3}", _CJK, _DEEPSEEK, "bytes"), same=("hunyuan-dense", "joyai-llm", "hy_v4")),
     Row("spark2_5", (r"\p{N}{1,3}", _CJK, _DEEPSEEK.replace(r"[\r\n]*|\s*[\r\n]+", r"|[\r\n]"), "digit", "bytes")),
@@ -111,7 +112,7 @@ ROWS: tuple[Row, ...] = (
     Row("default", (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]", "bytes")),
 )  # fmt: skip
 
-_BY_NAME = {name: row for row in ROWS for name in (row.name, *row.same)}
+_BY_NAME = {name: row for row in reversed(ROWS) for name in (row.name, *row.same)}  # the first row of a name counts
 
 _NAMED_STEPS: Mapping[str, Mapping[str, Any]] = {
     "gpt2": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},

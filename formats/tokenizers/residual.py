@@ -15,15 +15,18 @@ from typing import Any
 
 from hubclient.errors import DamagedInput
 from hubclient.formats.jsonfile import parse_object
+from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.document import checked
 from hubclient.formats.tokenizers.merges import Pair, implied_by_id
 from hubclient.formats.tokenizers.model import MAX_TOKENS, Tokenizer
+from hubclient.formats.tokenizers.notes import fits
 from hubclient.formats.tokenizers.spm import SentencePieceModel, parse_model, write_model
 
 Difference = dict[str, Any]
 
 _VERSION = 1
 _FEW = 4  # a list of which less than a fourth differs is told by its differing elements
+_LONG = 256  # vocabularies: here 1, 1.0 and True need not be told apart
 _BY_ID = "by id"  # merges that Transformers' converter derived from the pieces
 
 
@@ -44,7 +47,7 @@ def load(text: str, rebuild: Callable[[], Tokenizer], tokens: str, source: str) 
     """
     content = parse_object(text.encode("utf-8", "surrogatepass"), source, part="the kept difference of the tokenizer ")
     if content.get("version") != _VERSION:
-        raise DamagedInput(f"keeps a tokenizer's difference in version {content.get('version')!r}; known is {_VERSION}", file=source)
+        raise DamagedInput(f"keeps a tokenizer's difference in version {shown(content.get('version'))}; known is {_VERSION}", file=source)
     if content.get("tokens") != tokens:
         return None
     rebuilt = rebuild()
@@ -52,7 +55,7 @@ def load(text: str, rebuild: Callable[[], Tokenizer], tokens: str, source: str) 
     try:
         if content.get("merges") == _BY_ID:
             bundle["document"]["model"]["merges"] = _pairs_by_id(bundle)
-        return _unbundle(changed(bundle, content["change"]), rebuilt, source)
+        return _unbundle(bundle, changed(bundle, content["change"]), rebuilt, source)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         if isinstance(error, DamagedInput):
             raise
@@ -61,6 +64,8 @@ def load(text: str, rebuild: Callable[[], Tokenizer], tokens: str, source: str) 
 
 def difference(before: Any, after: Any) -> Difference | None:
     """What has to be done to `before` to get `after`; None for nothing."""
+    if isinstance(before, dict | list) and len(before) > _LONG and before == after:
+        return None
     if isinstance(before, dict) and isinstance(after, dict):
         return _object_difference(before, after)
     if isinstance(before, list) and isinstance(after, list):
@@ -136,7 +141,7 @@ def _pieces_bundle(pieces: SentencePieceModel) -> dict[str, Any]:
     return {"texts": list(pieces.texts), "scores": list(pieces.scores), "types": list(pieces.types), **blobs}
 
 
-def _unbundle(bundle: dict[str, Any], rebuilt: Tokenizer, source: str) -> Tokenizer:
+def _unbundle(before: dict[str, Any], bundle: dict[str, Any], rebuilt: Tokenizer, source: str) -> Tokenizer:
     document, pieces = bundle["document"], bundle["pieces"]
     templates, files = bundle["templates"], bundle["files"]
     if not all(isinstance(bundle[name], dict | None) for name in ("config", "special", "added")):
@@ -145,7 +150,7 @@ def _unbundle(bundle: dict[str, Any], rebuilt: Tokenizer, source: str) -> Tokeni
         raise TypeError("not text")
     return Tokenizer(
         document=None if document is None else checked(document, source)[0],
-        pieces=None if pieces is None else _checked_pieces(pieces, source),
+        pieces=rebuilt.pieces if pieces is before["pieces"] else None if pieces is None else _checked_pieces(pieces, source),
         pieces_name=bundle["pieces_name"], config=bundle["config"], special=bundle["special"], added=bundle["added"],
         templates=templates, files=tuple(files), ids=rebuilt.ids, spaced=bool(bundle["spaced"]), source=source,
     )  # fmt: skip
@@ -157,6 +162,9 @@ def _checked_pieces(bundle: dict[str, Any], source: str) -> SentencePieceModel:
         blobs = {name: base64.b64decode(bundle[name], validate=True) for name in ("trainer", "normalizer", "charsmap", "rest")}
     except binascii.Error as error:
         raise ValueError("not base64") from error
+    rows = zip(bundle["texts"], bundle["scores"], bundle["types"], strict=True)
+    if not all(fits("str", text) and fits("f32", score) and fits("u8", kind) for text, score, kind in rows):
+        raise TypeError("not pieces")
     model = SentencePieceModel(bundle["texts"], bundle["scores"], bundle["types"], **blobs)
     return parse_model(write_model(model), source)
 

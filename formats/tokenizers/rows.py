@@ -227,8 +227,8 @@ def _added_row(token: AddedToken, tokenizer: Tokenizer | None, style: Style) -> 
 
 def _decoded(text: str, tokenizer: Tokenizer) -> str:
     assert tokenizer.document is not None
-    kinds = {node.get("type") for node in components(tokenizer.document.get("decoder"))}
-    return decode_text(text) if "ByteLevel" in kinds else text
+    decoders = components(tokenizer.document.get("decoder"))
+    return decode_text(text) if any(node.get("type") == "ByteLevel" for node in decoders) else text
 
 
 def _bounded(count: int, tokenizer: Tokenizer) -> int:

@@ -35,6 +35,7 @@ _MODEL_TYPE, _VOCAB_SIZE, _BYTE_FALLBACK, _UNK_ID, _BOS_ID, _EOS_ID, _PAD_ID = 3
 _UNK_PIECE, _BOS_PIECE, _EOS_PIECE, _PAD_PIECE = 45, 46, 47, 48
 _NAME, _CHARSMAP, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_WHITESPACES = 1, 2, 3, 4  # NormalizerSpec
 
+_PIECE_TAG = _PIECES << 3 | BYTES
 _TEXT_TAG, _SCORE_TAG, _TYPE_TAG = 1 << 3 | BYTES, 2 << 3 | FIXED32, 3 << 3 | VARINT  # the fields of SentencePiece
 
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
@@ -124,66 +125,49 @@ def normalizer_spec(name: str, add_dummy_prefix: bool, remove_extra_whitespaces:
 
 
 def _parse(data: bytes) -> SentencePieceModel:
-    texts: list[str] = []
+    raw: list[bytes] = []
     scores, types = array("f"), array("b")
     specs: dict[int, bytes] = {}
     rest = []
-    for number, wire, start, end in fields(data):
+    for number, wire, start, end in fields(data, _usual_pieces(data, raw, scores, types)):
         if number == _PIECES and wire == BYTES:
-            if len(texts) >= MAX_TOKENS:
-                raise WireError(f"has more than {MAX_TOKENS:,} pieces", start)
-            _read_piece(data, start, end, texts, scores, types)
+            _read_piece(data, start, end, raw, scores, types)
         elif number in (_TRAINER, _NORMALIZER) and wire == BYTES:
             specs[number] = specs.get(number, b"") + data[start:end]  # a repeated message is merged
         elif wire == BYTES:
             rest.append(bytes_field(number, data[start:end]))
-    _check(texts, specs, len(data))
+    texts = _checked_pieces(raw, scores, types, len(data))
+    missing = [word for number, word in ((_TRAINER, "trainer"), (_NORMALIZER, "normalizer")) if number not in specs]
+    if missing:
+        raise WireError(f"has no {missing[0]} specification", len(data))
     normalizer, charsmap = _without_charsmap(specs[_NORMALIZER])
     _number(specs[_TRAINER], _MODEL_TYPE, UNIGRAM)
     return SentencePieceModel(texts, scores, types, specs[_TRAINER], normalizer, charsmap, b"".join(rest))
 
 
-def _check(texts: list[str], specs: dict[int, bytes], size: int) -> None:
-    if not texts:
-        raise WireError("has no pieces", size)
-    missing = [word for number, word in ((_TRAINER, "trainer"), (_NORMALIZER, "normalizer")) if number not in specs]
-    if missing:
-        raise WireError(f"has no {missing[0]} specification", size)
-    if len(set(texts)) != len(texts):
-        seen: set[str] = set()
-        twice = next(text for text in texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]
-        raise WireError(f"has the piece {twice[:60]!r} twice", size)
+def _usual_pieces(data: bytes, raw: list[bytes], scores: array[float], types: array[int]) -> int:
+    """Reads the pieces that a file begins with as long as they are written as SentencePiece writes short ones: text,
+    score, and the type unless it is NORMAL. Returns where the first other field starts."""
+    position, last = 0, len(data) - 4
+    while position < last and data[position] == _PIECE_TAG and data[position + 2] == _TEXT_TAG:
+        start = position + 4
+        end, tail = position + 2 + data[position + 1], start + data[position + 3]
+        if data[position + 1] > 0x7F or tail + 5 > end or end > len(data) or data[tail] != _SCORE_TAG:
+            break
+        kind = NORMAL
+        if end != tail + 5:
+            if end != tail + 7 or data[tail + 5] != _TYPE_TAG or data[tail + 6] > 0x7F:
+                break
+            kind = data[tail + 6]
+        raw.append(data[start:tail])
+        scores.append(float_of(data, tail + 1))
+        types.append(kind)
+        position = end
+    return position
 
 
-def _read_piece(data: bytes, start: int, end: int, texts: list[str], scores: array[float], types: array[int]) -> None:
-    text, score, kind = _usual_piece(data, start, end) or _any_piece(data, start, end)
-    if not NORMAL <= kind <= BYTE:
-        raise WireError(f"has a piece of type {kind}", start)
-    if not math.isfinite(score):
-        raise WireError(f"has a piece with the score {score}", start)
-    if not text or len(text) > MAX_TOKEN_CHARS:
-        raise WireError(f"has a piece of {len(text)} bytes", start)
-    try:
-        texts.append(text.decode())
-    except UnicodeDecodeError:
-        raise WireError(f"has a piece that is not UTF-8: {text[:40]!r}", start) from None
-    scores.append(score)
-    types.append(kind)
-
-
-def _usual_piece(data: bytes, start: int, end: int) -> tuple[bytes, float, int] | None:
-    """A piece as SentencePiece itself writes it (short text, score, and the type unless it is NORMAL); None if it is not."""
-    if end - start < 2 or data[start] != _TEXT_TAG or data[start + 1] > 0x7F:
-        return None
-    tail = start + 2 + data[start + 1]
-    if end == tail + 5 and data[tail] == _SCORE_TAG:
-        return data[start + 2 : tail], float_of(data, tail + 1), NORMAL
-    if end == tail + 7 and data[tail] == _SCORE_TAG and data[tail + 5] == _TYPE_TAG:
-        return data[start + 2 : tail], float_of(data, tail + 1), data[tail + 6]
-    return None
-
-
-def _any_piece(data: bytes, start: int, end: int) -> tuple[bytes, float, int]:
+def _read_piece(data: bytes, start: int, end: int, raw: list[bytes], scores: array[float], types: array[int]) -> None:
+    """Any other piece."""
     text, score, kind = b"", 0.0, NORMAL
     for number, wire, first, last in fields(data, start, end):
         if number == 1 and wire == BYTES:
@@ -192,7 +176,30 @@ def _any_piece(data: bytes, start: int, end: int) -> tuple[bytes, float, int]:
             score = float_of(data, first)
         elif number == 3 and wire == VARINT:
             kind = varint_of(data, first, last)
-    return text, score, kind
+    raw.append(text)
+    scores.append(score)
+    types.append(kind if 0 <= kind < 128 else 0)
+
+
+def _checked_pieces(raw: list[bytes], scores: array[float], types: array[int], size: int) -> list[str]:
+    """The texts, once everything about the pieces is found to be as it should."""
+    if not 0 < len(raw) <= MAX_TOKENS:
+        raise WireError(f"has {len(raw)} pieces", size)
+    if min(types) < NORMAL or max(types) > BYTE:
+        raise WireError("has a piece of a type that there is none of", size)
+    if not all(map(math.isfinite, scores)):
+        raise WireError("has a piece whose score is not a number", size)
+    if not all(raw) or max(map(len, raw)) > MAX_TOKEN_CHARS:
+        raise WireError(f"has a piece that is empty or longer than {MAX_TOKEN_CHARS} bytes", size)
+    try:
+        texts = [text.decode() for text in raw]
+    except UnicodeDecodeError as error:
+        raise WireError(f"has a piece that is not UTF-8: {error.object[:40]!r}", size) from None
+    if len(set(texts)) != len(texts):
+        seen: set[str] = set()
+        twice = next(text for text in texts if text in seen or seen.add(text))  # type: ignore[func-returns-value]
+        raise WireError(f"has the piece {twice[:60]!r} twice", size)
+    return texts
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:

@@ -100,7 +100,7 @@ def load(metadata: Mapping[str, Value], path: Path) -> Carried | None:
             str(content["architecture"]),
             str(content["class"]),
             Naming(bool(content["prefixed"]), tuple(map(str, content["older_names"]))),
-            dict(content["config"]),
+            {"set": dict(content["config"]["set"]), "unset": list(map(str, content["config"]["unset"]))},
             ENCODINGS[content["dtype"]] if content["dtype"] else None,
             {name: ENCODINGS[kind] for name, kind in content["dtypes"].items()},
             {str(safe_relative(name, source=path)): text.encode() for name, text in content["files"].items()},

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hubclient.plugins import Host
 
 T = TypeVar("T")
+_LARGEST_DERIVED = 1 << 16  # elements of a tensor that is derived from the config
 _POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
 
 
@@ -43,30 +44,36 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     matching = _match(architecture, opened.tensors, "target", _layers(architecture, config), str(opened.path))
     tensors = _located(opened, lambda: _backward(matching, opened, config))
     derived = {name: _floats(opened.tensors[name]) for name in layout.derive if name in opened.tensors}
-    config, losses = rebuild.with_derived(architecture, config, derived)
+    config, losses = _located(opened, lambda: rebuild.with_derived(architecture, config, derived))
     hf_class = carried.hf_class if carried else _usual_class(architecture, config)
     shapes = {name: array.shape for name, array in tensors.items()}
     known = carried.all_dtypes(tensors) if carried else {}
     dtypes, fitting = narrowed(tensors, main_encoding(opened.tensors.values()), known)
-    raw = rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, _main_name(dtypes, tensors))
+    raw = _located(
+        opened, lambda: rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, _main_name(dtypes, tensors))
+    )
     if carried:
         raw, losses = restore(raw, carried.config), []
+    whole = _located(opened, lambda: normalise(raw, architecture.defaults))
     pooling = {"pooling_mode": config["pooling_mode"]} if "pooling_mode" in config else {}
-    files = dict(carried.files) if carried else _rebuilt_files(opened.metadata, config, raw)
+    files = dict(carried.files) if carried else _located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))
     naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
     return Model(
         opened=opened, architecture=architecture, hf_class=hf_class,
-        config={**normalise(raw, architecture.defaults), **pooling}, raw_config=raw, tensors=tensors, naming=naming,
-        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened.metadata),
+        config={**whole, **pooling}, raw_config=raw, tensors=tensors, naming=naming,
+        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened, architecture),
     )  # fmt: skip
 
 
-def load_tokenizer(metadata: Mapping[str, Value]) -> Tokenizer | None:
-    """The tokenizer of a file's keys."""
+def load_tokenizer(opened: OpenedCheckpoint, architecture: Architecture | None) -> Tokenizer | None:
+    """The tokenizer of a file's keys, None if it has none; the architecture says how its family stores one."""
     from hubclient.formats.tokenizers import from_gguf
 
-    residual = metadata.get(own.TOKENIZER_KEY)
-    return from_gguf(metadata, residual=str(residual.value) if residual else None) if "tokenizer.ggml.model" in metadata else None
+    if "tokenizer.ggml.model" not in opened.metadata:
+        return None
+    kept = opened.metadata.get(own.TOKENIZER_KEY)
+    options = architecture.tokenizer if architecture else None
+    return from_gguf(opened.metadata, str(kept.value) if kept else None, options=options, source=opened.path)
 
 
 def main_encoding(stored: Iterable[Any]) -> Encoding | None:
@@ -175,8 +182,8 @@ def write(model: Model, request: Request) -> Target:
     _check_head(model, matching)
     arrays = {**_derived(layout, model), **_located(model.opened, lambda: _forward(matching, model))}
     specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
-    metadata = _described(model, wanted)
-    losses = [*model.losses, *rebuild.assumption_losses(model.architecture, model.config)]
+    metadata, losses = _described(model, wanted)
+    losses += rebuild.assumption_losses(model.architecture, model.config)
     losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
     if request.only != "config":
         metadata.update(_tokenizer_keys(model, request))
@@ -230,17 +237,20 @@ def _check_head(model: Model, matching: Matching) -> None:
         )
 
 
-def _described(model: Model, wanted: Encoding) -> dict[str, Value]:
-    name = model.architecture.name_in("gguf")
+def _described(model: Model, wanted: Encoding) -> tuple[dict[str, Value], list[str]]:
+    """The metadata of model and file, and what was given up, beginning with what reading gave up."""
+    name, losses = model.architecture.name_in("gguf"), list(model.losses)
     metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
     if "generation_config.json" in model.files:
-        metadata.update(rebuild.sampling(_object(model, "generation_config.json")))
+        sampled, misfits = rebuild.sampling(_object(model, "generation_config.json"))
+        metadata.update(sampled)
+        losses += misfits
     metadata["general.name"] = Value("str", display_name(model.opened.path))
     pairs = _located(model.opened, lambda: forward(model.architecture.config, model.config, name))
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
     metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
-    return metadata
+    return metadata, losses
 
 
 def _object(model: Model, name: str) -> dict[str, Any]:
@@ -258,7 +268,7 @@ def _tokenizer_keys(model: Model, request: Request) -> dict[str, Value]:
         raise DamagedInput(f"{model.opened.path}: there is no tokenizer beside the weights; GGUF needs one")
     size = model.config.get("vocab_size")
     keys = to_gguf(tokenizer, vocab_size=size, pre=request.pre, options=model.architecture.tokenizer)
-    return {**keys, own.TOKENIZER_KEY: Value("str", residual(tokenizer))}
+    return {**keys, own.TOKENIZER_KEY: Value("str", residual(tokenizer, keys))}
 
 
 def _carried(
@@ -292,6 +302,9 @@ def _match(architecture: Architecture, names: Iterable[str], side: Side, layers:
         raise UnmappedTensor(
             _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs"), matching.missing
         )
+    surplus = {layer for bound in matching.bound for capture, layer in bound.captures if capture == "i" and layer >= layers}
+    if surplus:
+        raise DamagedInput(f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})")
     return matching
 
 
@@ -320,8 +333,10 @@ def _floats(ref: Any) -> Callable[[], np.ndarray[Any, Any]]:
     def read_all() -> np.ndarray[Any, Any]:
         from hubclient.rows import FilePool, Reader
 
+        array = leaf(ref)
+        if array.rows > _LARGEST_DERIVED:
+            raise DamagedInput(f"tensor {ref.name} has {array.rows} elements; no model needs that many", tensor=ref.name)
         with FilePool() as pool:
-            array = leaf(ref)
             return array.read(0, array.rows, Reader(pool).floats).reshape(ref.shape)
 
     return read_all

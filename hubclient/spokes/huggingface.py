@@ -61,7 +61,11 @@ def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architect
 
 def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dict[str, Array], Naming]:
     """Tensors under full names: older last components made new, the prefix that headless classes leave out put back."""
-    layouts, prefix = tuple(architecture.layouts.values()), architecture.prefix
+    prefix = architecture.prefix
+
+    def known(name: str) -> bool:
+        return any(layout.knows(name, "hf") for layout in architecture.layouts.values())
+
     tensors: dict[str, Array] = {}
     older: set[str] = set()
     bare = False
@@ -71,7 +75,7 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
         if last in architecture.spellings and head.endswith("LayerNorm"):
             older.add(last)
             name = f"{head}.{architecture.spellings[last]}"
-        if prefix and not name.startswith(prefix) and not any(layout.knows(name, "hf") for layout in layouts):
+        if prefix and not name.startswith(prefix) and not known(name) and known(prefix + name):
             bare, name = True, prefix + name
         if name in tensors:
             raise DamagedInput(f"{ref.file}: {stored} and another tensor both mean {name}", tensor=stored)

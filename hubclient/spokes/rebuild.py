@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.config import backward, spell
+from hubclient.architectures.config import Pair, Pairs, backward, forward, spell, u32
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
     from hubclient.architectures.declaration import Architecture, Shapes
 
-_TOKEN_IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "padding": "pad_token_id"}
-_SAMPLING = (  # generation_config.json's name, GGUF's name, type
-    ("sequence", "sequence", "str"), ("top_k", "top_k", "i32"), ("top_p", "top_p", "f32"), ("min_p", "min_p", "f32"),
-    ("xtc_probability", "xtc_probability", "f32"), ("xtc_threshold", "xtc_threshold", "f32"), ("temperature", "temp", "f32"),
-    ("penalty_last_n", "penalty_last_n", "i32"), ("repetition_penalty", "penalty_repeat", "f32"),
-    ("mirostat", "mirostat", "i32"), ("mirostat_tau", "mirostat_tau", "f32"), ("mirostat_eta", "mirostat_eta", "f32"),
+_TOKEN_IDS: Pairs = (
+    u32("bos_token_id", "tokenizer.ggml.bos_token_id"),
+    u32("eos_token_id", "tokenizer.ggml.eos_token_id"),
+    u32("pad_token_id", "tokenizer.ggml.padding_token_id"),
+)
+_SAMPLING = tuple(  # generation_config.json's name and GGUF's
+    Pair(name, f"general.sampling.{key}", kind)
+    for name, key, kind in (
+        ("sequence", "sequence", "str"), ("top_k", "top_k", "i32"), ("top_p", "top_p", "f32"), ("min_p", "min_p", "f32"),
+        ("xtc_probability", "xtc_probability", "f32"), ("xtc_threshold", "xtc_threshold", "f32"), ("temperature", "temp", "f32"),
+        ("penalty_last_n", "penalty_last_n", "i32"), ("repetition_penalty", "penalty_repeat", "f32"),
+        ("mirostat", "mirostat", "i32"), ("mirostat_tau", "mirostat_tau", "f32"), ("mirostat_eta", "mirostat_eta", "f32"),
+    )
 )  # fmt: skip
 
 
@@ -51,9 +58,7 @@ def rebuild(
 ) -> dict[str, Any]:
     """config.json's content for a normalised config (see `told`), the model's Hugging Face tensors and its main dtype."""
     facts = {key: value for key, fact in architecture.implied.items() if (value := fact.of(shapes)) is not None}
-    stored = {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for key, name in _TOKEN_IDS.items()}
-    ids = {name: value.value for name, value in stored.items() if value is not None}
-    whole = {**config, **facts, **ids, "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
+    whole = {**config, **facts, **backward(_TOKEN_IDS, metadata, ""), "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
     whole.pop("pooling_mode", None)
     if "id2label" in whole:
         whole["label2id"] = {label: int(index) for index, label in whole["id2label"].items()}
@@ -95,27 +100,21 @@ def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> 
     return losses
 
 
-def sampling(generation: Mapping[str, Any]) -> dict[str, Value]:
-    """`general.sampling.*` keys from generation_config.json's content."""
-    result = {}
-    for name, key, kind in _SAMPLING:
-        value = generation.get(name)
-        fits = {"str": isinstance(value, str), "i32": isinstance(value, int), "f32": isinstance(value, int | float)}[kind]
-        if value is not None and fits and not isinstance(value, bool):
-            result[f"general.sampling.{key}"] = Value(kind, value)
-    return result
+def sampling(generation: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
+    """`general.sampling.*` keys from generation_config.json's content, and a sentence for each value that does not fit."""
+    result, losses = {}, []
+    for pair in _SAMPLING:
+        try:
+            result.update({key: Value(*typed) for key, typed in forward((pair,), generation, "").items()})
+        except DamagedInput:
+            losses.append(f"generation_config.json: {pair.hf} is {generation[pair.hf]!r}, which GGUF cannot hold")
+    return result, losses
 
 
 def generation_config(metadata: Mapping[str, Value], config: Mapping[str, Any]) -> dict[str, Any]:
     """generation_config.json's content from `general.sampling.*`; empty if there are none."""
-    from hubclient.architectures.config import shortest_float32
-
-    found = {
-        name: shortest_float32(stored.value) if kind == "f32" else stored.value
-        for name, key, kind in _SAMPLING
-        if (stored := metadata.get(f"general.sampling.{key}")) is not None
-    }
-    ids = {name: config[name] for name in _TOKEN_IDS.values() if name in config}
+    found = backward(_SAMPLING, metadata, "")
+    ids = {pair.hf: config[pair.hf] for pair in _TOKEN_IDS if isinstance(pair, Pair) and pair.hf in config}
     return {**ids, **({"do_sample": True} if "temperature" in found else {}), **found} if found else {}
 
 
