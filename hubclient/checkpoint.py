@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,10 +101,12 @@ class Checkpoint:
         """
         if only not in _PARTS:
             raise UsageError(f"only {only!r} is unknown; tokenizer and config can be asked for alone")
-        names = [type] if isinstance(type, str) else list(dict.fromkeys(type))
+        names = [type] if isinstance(type, str) else list(type)
+        if not names:
+            raise UsageError("no type to write is named")
         writer = spoke(self.host.format(format))
         model = self._part(only)
-        targets = [writer.write(model, Request(name, pre, max_shard_size, only)) for name in names]
+        targets = _distinct(writer.write(model, Request(name, pre, max_shard_size, only)) for name in names)
         paths = self._paths(out, format, targets)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         architecture = model.architecture.name if only != "tokenizer" else None
@@ -187,6 +189,15 @@ def run(
     if strict and plan.losses:
         raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
     return execute(plan, jobs=jobs, max_memory=max_memory or DEFAULT_MEMORY, force=force, executor=executor, progress=progress)
+
+
+def _distinct(targets: Iterable[Target]) -> list[Target]:
+    """Each output once: types may be named twice, in another case, or by "auto"."""
+    found: list[Target] = []
+    for target in targets:
+        if target not in found:
+            found.append(target)
+    return found
 
 
 def _fill(pattern: str, name: str, type_: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,8 +135,8 @@ class Plan:
 
     @cached_property
     def source_state(self) -> str:
-        """sha256 over name, size, time of change and header digest of every source file."""
-        state = [(str(file.path), file.size, file.mtime_ns, file.header_digest) for file in self.sources]
+        """sha256 over place (links followed), size, time of change and header digest of every source file."""
+        state = [(os.path.realpath(file.path), file.size, file.mtime_ns, file.header_digest) for file in self.sources]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def fingerprint(self, output: OutputPlan) -> str:

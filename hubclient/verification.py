@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["exact", "within", "wrong", "missing", "extra"]
 _TILE = 1 << 20  # elements
+_TILE_ACROSS = 1 << 23  # the same for transposed matrices, of which every tile reads all
 # Keys that name the file, not the model; our own keys; and what an encoding is called.
 _UNCOMPARED = ("general.name", "general.file_type", "general.size_label", "general.quantization_version", "hubclient.", "split.")
 # Largest relative rounding of each plain encoding (half a unit in the last place), and its smallest step.
@@ -117,7 +118,7 @@ def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader) -> Tensor
     if expected.shape != ref.shape:
         return TensorVerdict(name, "wrong", why=f"shape {list(ref.shape)}, expected {list(expected.shape)}")
     stored, exact, within, largest = leaf(ref), True, True, 0.0
-    step = max(1, _TILE // max(1, stored.columns)) if expected.local else stored.rows
+    step = max(1, (_TILE if expected.local else _TILE_ACROSS) // max(1, stored.columns))
     try:
         for start in range(0, stored.rows, step):
             stop = min(start + step, stored.rows)
@@ -149,7 +150,9 @@ def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader
 
     (encoding,) = encodings_of(stored)
     want, have = expected.read(start, stop, reader.floats), stored.read(start, stop, reader.floats)
-    difference = np.abs(want.astype(np.float64) - have)
+    alike = (want == have) | (np.isnan(want) & np.isnan(have))
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities, which differ by NaN from themselves
+        difference = np.where(alike, 0.0, np.abs(want.astype(np.float64) - have))
     if encoding.name in _RELATIVE:
         bound = np.abs(want) * _RELATIVE[encoding.name] + _ABSOLUTE.get(encoding.name, 0.0)
     elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16
@@ -177,7 +180,7 @@ def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unequal(want: Mapping[str, Any], have: Mapping[str, Any]) -> Iterable[str]:
-    for key in want.keys() | have.keys():
+    for key in {**want, **have}:
         if key not in have:
             yield f"{key} is missing"
         elif key not in want:
@@ -189,13 +192,10 @@ def _unequal(want: Mapping[str, Any], have: Mapping[str, Any]) -> Iterable[str]:
 def _equal(one: Any, two: Any) -> bool:
     import numpy as np
 
-    if isinstance(one, str | bool | int):
-        return bool(one == two)
-    if isinstance(one, float):
+    if isinstance(one, float) and isinstance(two, int | float):
         return bool(np.float32(one) == np.float32(two))
-    one, two = list(one), list(two)
-    if one and isinstance(one[0], float):
-        return bool(np.array_equal(np.asarray(one, np.float32), np.asarray(two, np.float32)))
+    if isinstance(one, Sequence) and isinstance(two, Sequence) and not isinstance(one, str) and not isinstance(two, str):
+        return bool(one == two) or (len(one) == len(two) and all(map(_equal, one, two)))
     return bool(one == two)
 
 

@@ -51,6 +51,6 @@ def materialise(folder: Path, files: Sequence[FileLayout], contents: Sequence[by
             file.write(layout.head)
             file.truncate(layout.size)
             for place in layout.tensors if contents is not None else ():
-                assert contents is not None and len(contents[place.index]) == place.nbytes
+                assert contents is not None and len(contents[place.tensor]) == place.nbytes
                 file.seek(place.offset)
-                file.write(contents[place.index])
+                file.write(contents[place.tensor])

@@ -4,7 +4,8 @@
     from_gguf    GGUF keys -> Tokenizer                   to_gguf     Tokenizer -> GGUF keys
     residual     what GGUF keys cannot say of a Tokenizer, for `from_gguf` to put back
 
-docs/tokenizers.md tells what is recognised, and what llama.cpp does differently.
+Where what is kept lies: `residual` for files that were converted here, `notes` for GGUF files of others; what is
+recognised, and what llama.cpp treats alike: `pretokenizers`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.formats.model import Value
-from hubclient.formats.tokenizers import residual as differences
+from hubclient.formats.tokenizers import difference
 from hubclient.formats.tokenizers.gguf import MERGES, MODEL, SCORES, TOKENS, TYPES, to_gguf
 from hubclient.formats.tokenizers.model import Tokenizer
 from hubclient.formats.tokenizers.notes import FIELD, notes, tokenizer_keys
 from hubclient.formats.tokenizers.rebuild import rebuild
+from hubclient.formats.tokenizers.settings import with_class
 from hubclient.formats.tokenizers.style import Style, style_of
 from hubclient.formats.tokenizers.write import files_of
 
@@ -38,7 +39,7 @@ def from_gguf(
     if keys.get(MODEL) in _NONE:
         return None
     if residual is not None:
-        original = differences.load(residual, lambda: rebuild(keys, source), _checksum(keys), source)
+        original = difference.load(residual, lambda: rebuild(keys, source), _checksum(keys), source)
         if original is not None:
             return original
     style = style_of(options)
@@ -49,7 +50,7 @@ def from_gguf(
 def residual(tokenizer: Tokenizer, keys: Mapping[str, Value]) -> str:
     """What `keys`, the tokenizer's own from `to_gguf`, do not say of it, as compact JSON."""
     keys = tokenizer_keys(keys)
-    return differences.dump(tokenizer, rebuild(keys, tokenizer.source), _checksum(keys))
+    return difference.dump(tokenizer, rebuild(keys, tokenizer.source), _checksum(keys))
 
 
 def to_files(tokenizer: Tokenizer) -> dict[str, bytes]:
@@ -71,7 +72,7 @@ def _with_class(tokenizer: Tokenizer, style: Style, keys: Mapping[str, Value]) -
     """With the class that the family declares for this pre-tokenizer."""
     pre = keys.get("tokenizer.ggml.pre")
     name = style.tokenizer_class.get(str(pre.value)) if pre is not None else None
-    return tokenizer if name is None else replace(tokenizer, config={**tokenizer.settings, "tokenizer_class": name})
+    return tokenizer if name is None else replace(tokenizer, config=with_class(tokenizer.settings, name))
 
 
 def _noted(tokenizer: Tokenizer, keys: Mapping[str, Value], options: Mapping[str, Any] | None) -> Tokenizer:

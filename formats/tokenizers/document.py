@@ -35,6 +35,9 @@ def checked(document: Mapping[str, Any], source: Path | str) -> tuple[dict[str, 
         if not (document.get(part) is None or isinstance(document[part], Mapping)):
             raise _fault(source, f"has a {part} that is not an object")
     _check_added(document.get("added_tokens") or [], source)
+    for name in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix"):
+        if not isinstance(model.get(name), str | None):
+            raise _fault(source, f"has a model whose {name} is not text")
     model = {**model, "type": kind}
     spaced = False
     if kind == "Unigram":
@@ -99,8 +102,8 @@ def components(node: Any) -> list[Mapping[str, Any]]:
         return []
     if node.get("type") != "Sequence":
         return [node]
-    inner = next((node[key] for key in ("normalizers", "pretokenizers", "processors", "decoders") if isinstance(node.get(key), list)), [])
-    return [part for item in inner for part in components(item)]
+    inner = [node.get(key) for key in ("normalizers", "pretokenizers", "processors", "decoders")]
+    return [part for items in inner if isinstance(items, list) for item in items for part in components(item)]
 
 
 def _kind_by_shape(model: Mapping[str, Any]) -> str | None:

@@ -124,14 +124,15 @@ def _gemma4(tokenizer: Tokenizer, vocab_size: int | None, pre: str | None, style
     return {**_table("gemma4", pre, rows, tokenizer, scored=True), **_merges(tokenizer), ADD_PREFIX: Value("bool", value=False)}
 
 
-def _unigram(tokenizer: Tokenizer, vocab_size: int | None, pre: str | None, style: Style) -> dict[str, Value]:
-    rows = (tables.unigram_piece_rows if tokenizer.pieces else tables.unigram_rows)(tokenizer, vocab_size, style)
+def _unigram(tokenizer: Tokenizer, vocab_size: int | None, pre: str | None, _style: Style) -> dict[str, Value]:
+    rows = (tables.unigram_piece_rows if tokenizer.pieces else tables.unigram_rows)(tokenizer, vocab_size)
     keys = _table("t5", pre or "default", rows, tokenizer, scored=True)
     return {**keys, **_unigram_keys(tokenizer)}
 
 
 _WRITERS: Mapping[str, Callable[[Tokenizer, int | None, str | None, Style], dict[str, Value]]] = {
-    "gpt2": _byte_level, "whitespace": _whitespace, "bert": _word_piece, "llama": _sentencepiece, "gemma4": _gemma4, "t5": _unigram,
+    "gpt2": _byte_level, "whitespace": _whitespace, "bert": _word_piece, "llama": _sentencepiece, "gemma4": _gemma4,
+    "t5": _unigram,
 }  # fmt: skip
 
 
@@ -168,7 +169,9 @@ def _special_keys(tokenizer: Tokenizer, style: Style, texts: Sequence[str]) -> d
     keys.update((FLAG_KEYS[role], Value("bool", flag)) for role, flag in flags.items() if role in FLAG_KEYS)
     keys.update(chat_template_keys(tokenizer))
     keys.update(_normalizer_keys(found))
-    prefix = tokenizer.settings.get("add_prefix_space") if style.add_space_prefix == "tokenizer_config" else style.add_space_prefix
+    prefix = style.add_space_prefix
+    if prefix == "tokenizer_config":
+        prefix = tokenizer.settings.get("add_prefix_space")
     if isinstance(prefix, bool):
         keys[ADD_PREFIX] = Value("bool", prefix)
     return keys
@@ -203,11 +206,14 @@ def _puts_prefix(tokenizer: Tokenizer) -> bool:
     if tokenizer.document is None:
         return tokenizer.pieces is not None and tokenizer.pieces.add_dummy_prefix
     nodes = [*components(tokenizer.document.get("normalizer")), *components(tokenizer.document.get("pre_tokenizer"))]
-    return any(
-        node.get("type") == "Prepend"
-        or (node.get("type") == "Metaspace" and node.get("prepend_scheme", "always" if node.get("add_prefix_space", True) else "never") != "never")
-        for node in nodes
-    )
+    return any(node.get("type") == "Prepend" or (node.get("type") == "Metaspace" and _prepends(node)) for node in nodes)
+
+
+def _prepends(metaspace: Mapping[str, Any]) -> bool:
+    """Metaspace, as it is written now or was before 2024."""
+    if "prepend_scheme" in metaspace:
+        return str(metaspace["prepend_scheme"]) != "never"
+    return bool(metaspace.get("add_prefix_space", True))
 
 
 def recognised(tokenizer: Tokenizer, style: Style) -> str:
@@ -235,7 +241,8 @@ def _unknown(tokenizer: Tokenizer) -> UnknownTokenizer:
     model = tokenizer.document["model"]
     nodes = components(tokenizer.document.get("pre_tokenizer"))
     regexes = [node["pattern"].get("Regex") for node in nodes if isinstance(node.get("pattern"), Mapping)]
-    odd = next((node.get("type") for node in components(tokenizer.document.get("normalizer")) if node.get("type") not in _HARMLESS), None)
+    normalizers = [node.get("type") for node in components(tokenizer.document.get("normalizer"))]
+    odd = next((kind for kind in normalizers if kind not in _HARMLESS), None)
     if odd:
         what = f"its normalizer {shown(odd)}"
     elif model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):

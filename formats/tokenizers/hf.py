@@ -74,10 +74,10 @@ def is_tokenizer_file(name: str) -> bool:
     )
 
 
-_OWN_NAMES = frozenset(
-    "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt vocab.txt"
-    " chat_template.jinja chat_template.json".split()
-)
+_OWN_NAMES = frozenset({
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "vocab.txt", "chat_template.jinja", "chat_template.json",
+})  # fmt: skip
 
 
 def _sentencepiece(files: Mapping[str, Path], *, required: bool) -> tuple[str, SentencePieceModel | None]:
@@ -178,8 +178,7 @@ def _check_config(tokenizer: Tokenizer, files: Mapping[str, Path]) -> None:
     for index, item in table.items():
         if not index.isascii() or not index.isdigit() or len(index) > 9 or int(index) >= MAX_TOKENS or not is_added(item):
             raise DamagedInput(f"has the added token {shown(index)}: {shown(item)}, which needs an id and a content", file=path)
-        if places.get(item["content"], int(index)) != int(index):
-            raise DamagedInput(
-                f"gives the added token {shown(item['content'])} the id {index}, but tokenizer.json gives it {places[item['content']]}",
-                file=path,
-            )
+        place = places.get(item["content"], int(index))
+        if place != int(index):
+            text = shown(item["content"])
+            raise DamagedInput(f"gives the added token {text} the id {index}, but tokenizer.json gives it {place}", file=path)

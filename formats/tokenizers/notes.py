@@ -86,8 +86,8 @@ def _note(wanted: Value, derived: Value | None) -> dict[str, Any] | None:
     if derived is None or array != derived.type.startswith("["):
         return {"type": wanted.type, "value": values}
     others = list(derived.value) if array else derived.value
-    if values == others:
-        return None if wanted.type == derived.type else {"type": wanted.type, "at": {}} if array else {"type": wanted.type, "value": values}
+    if values == others and wanted.type == derived.type:
+        return None
     if array and len(values) == len(others):
         at = {str(index): value for index, value in enumerate(values) if value != others[index]}
         if len(at) * _FEW < len(values):
@@ -132,4 +132,4 @@ def fits(kind: str, value: Any) -> bool:
 
 
 def _fault(key: str) -> DamagedInput:
-    return DamagedInput(f"tokenizer_config.json: the note on {shown(key)} is not one that hubclient writes", file="tokenizer_config.json")
+    return DamagedInput(f"has a note on {shown(key)} that is not one of hubclient's", file="tokenizer_config.json")

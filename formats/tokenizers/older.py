@@ -33,7 +33,7 @@ def merges_text(text: str, source: Path | str) -> list[Pair]:
             continue
         left, _, right = line.partition(" ")
         if not left or not right or " " in right:
-            raise DamagedInput(f"has {shown(line)} in line {number}, where two parts separated by a space were expected", file=source)
+            raise DamagedInput(f"has {shown(line)} in line {number}, which is not two parts separated by a space", file=source)
         pairs.append((left, right))
     return pairs
 
@@ -62,7 +62,8 @@ def from_word_list(text: str, config: Mapping[str, Any], source: Path | str) -> 
         twice = next(word for word in words if word in seen or seen.add(word))  # type: ignore[func-returns-value]
         raise DamagedInput(f"has the token {shown(twice)} twice", file=source)
     vocab = {word: index for index, word in enumerate(words)}
-    special = {role: token_text(config.get(f"{role}_token", f"[{role.upper()}]")) for role in ("unk", "sep", "pad", "cls", "mask")}
+    roles = ("unk", "sep", "pad", "cls", "mask")
+    special = {role: token_text(config.get(f"{role}_token", f"[{role.upper()}]")) for role in roles}
     added = [{"id": vocab[word], "content": word, "special": True} for word in special.values() if word in vocab]
     accents = config.get("strip_accents")
     parts = bert_parts(
@@ -112,9 +113,11 @@ def from_tekken(content: Mapping[str, Any], source: Path | str) -> dict[str, Any
 def tekken_config(document: Mapping[str, Any]) -> dict[str, Any]:
     """tokenizer_config.json for a tekken.json: its special tokens have fixed texts, and it always begins with one."""
     present = {item["content"] for item in document["added_tokens"]}
-    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>" if "<pad>" in present else "</s>"}
+    pad = "<pad>" if "<pad>" in present else "</s>"
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": pad}
     flags = {"add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False}
-    return {**flags, **{key: text for key, text in named.items() if text in present}, "tokenizer_class": "PreTrainedTokenizerFast"}
+    named = {key: text for key, text in named.items() if text in present}
+    return {**flags, **named, "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 _TEKKEN_SPECIAL = (  # mistral_common's table for files that list none
@@ -149,5 +152,5 @@ def _tekken_texts(items: Any, count: int, source: Path | str) -> list[str]:
         except (binascii.Error, ValueError):
             texts.append("")
         if not texts[-1]:
-            raise DamagedInput(f"has {shown(item)} as token {rank}, where bytes in base64 and that rank were expected", file=source)
+            raise DamagedInput(f"has {shown(item)} as token {rank}, which is not that rank with bytes in base64", file=source)
     return texts

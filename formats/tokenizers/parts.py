@@ -33,12 +33,17 @@ def assemble(model: Mapping[str, Any], parts: Parts, added: Iterable[Mapping[str
 
 
 def _added(item: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {"id": 0, "content": "", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    return plain | dict(item)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": item["id"], "content": item["content"], **flags, **item}
 
 
 def bpe_model(
-    vocab: Mapping[str, int], merges: Sequence[Pair], *, ignore_merges: bool = False, unk: str | None = None, byte_fallback: bool = False
+    vocab: Mapping[str, int],
+    merges: Sequence[Pair],
+    *,
+    ignore_merges: bool = False,
+    unk: str | None = None,
+    byte_fallback: bool = False,
 ) -> dict[str, Any]:
     """A BPE model; with `unk` one of SentencePiece's kind, which joins neighbouring unknown characters."""
     return {
@@ -57,10 +62,11 @@ def bpe_model(
 
 def word_model(vocab: Mapping[str, int], unk: str) -> dict[str, Any]:
     """BERT's WordPiece."""
-    return {"type": "WordPiece", "unk_token": unk, "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab}
+    marks = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    return {"type": "WordPiece", "unk_token": unk, **marks, "vocab": vocab}
 
 
-def unigram_model(vocab: Sequence[tuple[str, float]], unk_id: int | None, byte_fallback: bool) -> dict[str, Any]:
+def unigram_model(vocab: Sequence[Sequence[str | float]], unk_id: int | None, byte_fallback: bool) -> dict[str, Any]:
     """SentencePiece's Unigram."""
     return {"type": "Unigram", "unk_id": unk_id, "vocab": vocab, "byte_fallback": byte_fallback}
 
@@ -77,7 +83,8 @@ def byte_level_parts(row: Row, *, first: Placed | None = None, last: Placed | No
 
 def _byte_level_post(first: Placed | None, last: Placed | None, sep: Placed | None) -> dict[str, Any]:
     if first and last and sep:
-        return {"type": "RobertaProcessing", "sep": list(sep), "cls": list(first), "trim_offsets": True, "add_prefix_space": False}
+        ends = {"sep": list(sep), "cls": list(first)}
+        return {"type": "RobertaProcessing", **ends, "trim_offsets": True, "add_prefix_space": False}
     plain = dict(_BYTES, add_prefix_space=True, trim_offsets=False)
     template = around(first, last)
     return plain if template is None else {"type": "Sequence", "processors": [plain, template]}
@@ -146,7 +153,9 @@ def bert_parts(
     }
 
 
-def around(first: Placed | None, last: Placed | None, sep: Placed | None = None, *, second_type: int | None = None) -> dict[str, Any] | None:
+def around(
+    first: Placed | None, last: Placed | None, sep: Placed | None = None, *, second_type: int | None = None
+) -> dict[str, Any] | None:
     """A post-processor that puts tokens around a text; None if there are none to put.
 
     Of two texts the second gets its own `first` where there is no `last` (Llama), and only a `last` otherwise (BERT,
@@ -156,7 +165,8 @@ def around(first: Placed | None, last: Placed | None, sep: Placed | None = None,
         return None
     type_id = second_type if second_type is not None else (0 if last else 1)
     single = [*_special(first, 0), _sequence("A", 0), *_special(last, 0)]
-    second = [*_special(first if last is None else None, type_id), *_special(sep, type_id), _sequence("B", type_id), *_special(last, type_id)]
+    before = _special(first if last is None else None, type_id) + _special(sep, type_id)
+    second = [*before, _sequence("B", type_id), *_special(last, type_id)]
     tokens = {placed[0]: {"id": placed[0], "ids": [placed[1]], "tokens": [placed[0]]} for placed in (first, last, sep) if placed}
     return {"type": "TemplateProcessing", "single": single, "pair": [*single, *second], "special_tokens": tokens}
 

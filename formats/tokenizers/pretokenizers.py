@@ -48,6 +48,15 @@ _DEEPSEEK_LETTERS = (
     "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-\u1f7dᾀ-ᾴᾶ-ᾼ\u1fbeῂ-ῄῆ-ῌῐ-\u1fd3ῖ-\u1fdbῠ-Ῥ"
     "ῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\u2126ℨ\u212a-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
 )
+_HAN_AND_HANGUL = "[一-龥ࠀ-一가-퟿]+"
+_DEEPSEEK_LLM = ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", _HAN_AND_HANGUL)
+_ASIAN = "[一-鿿㐀-䶿豈-\ufaff぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-\u0e7f\u0e80-\u0effក-៿က-႟ꩠ-ꩿꧠ-\ua9ff가-\ud7afᄀ-ᇿ]+"
+_YOUTU = "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK
+_BAILING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|" + _SPACES
+_SEED_CODER = rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|{_SPACES}"
+_EXAONE_MOE = (
+    rf"{_CONTRACTION}|{_LEAD}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?|\s*[\r\n]|{_SPACES}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +83,38 @@ ROWS: tuple[Row, ...] = (
     Row("olmo", ("gpt2",), nfc=True, same=("mpt",)),
     Row("starcoder", ("digit", "gpt2"), same=("refact", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2")),
     Row("command-r", ("digit", "gpt2"), nfc=True),
-    Row("llama-bpe", (LLAMA3, "bytes"), ignore_merges=True, same=("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
-        "jina-v5-nano"), bos=True),
+    Row("llama-bpe", (LLAMA3, "bytes"), ignore_merges=True, bos=True,
+        same=("llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano")),
     Row("dbrx", (LLAMA3, "bytes"), ignore_merges=False, same=("smaug-bpe", "chatglm-bpe")),
     Row("glm4", (LLAMA3, "bytes"), ignore_merges=True, same=("glm5",)),
     Row("qwen2", (QWEN2, "bytes"), nfc=True, same=("kormo", "f2llmv2", "hunyuan", "megrez", "grok-2", "solar-open")),
     Row("deepseek-r1-qwen", (QWEN2, "bytes"), same=("stablelm2",)),
     Row("qwen35", (QWEN35, "bytes"), nfc=True),
-    Row("bailingmoe", (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+", "bytes"),
-        same=("bailingmoe2", "llada-moe")),
+    Row("bailingmoe", (_BAILING, "bytes"), same=("bailingmoe2", "llada-moe")),
     Row("ufakzeka", (rf"{_LEAD}\p{{L}}+|\p{{N}}|{_SYMBOLS}", "bytes")),
-    Row("seed-coder", (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|{_SPACES}", "bytes")),
-    Row("jais-2", (rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|{_JAIS2_SPACES}", "bytes")),
-    Row("exaone-moe", (rf"{_CONTRACTION}|{_LEAD}(?:\p{{L}}\p{{M}}*(?: \p{{L}}\p{{M}}*)*)+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]?|\s*[\r\n]|{_SPACES}",
-        "bytes")),
-    Row("minicpm5", (r"\p{N}{1,3}", rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}+|{_SYMBOLS}", "bytes"), ignore_merges=True),
+    Row("seed-coder", (_SEED_CODER, "bytes")),
+    Row("jais-2", (LLAMA3.removesuffix(_SPACES) + _JAIS2_SPACES, "bytes")),
+    Row("exaone-moe", (_EXAONE_MOE, "bytes")),
+    Row("minicpm5", (r"\p{N}{1,3}", QWEN2.replace(r"|\p{N}|", r"|\p{N}+|"), "bytes"), ignore_merges=True),
     Row("laguna", (r"[^\n]+|[\n]+", QWEN2, "bytes")),
     Row("tekken", (TEKKEN, "bytes"), ignore_merges=True, bos=True),
     Row("gpt-4o", (O200K, "bytes"), same=("llama4", "kanana2", "talkie", "minimax-m2")),
     Row("granite-embed-multi-97m", (O200K, "bytes"), ignore_merges=True),
     Row("tiny_aya", (r"\d{1,3}(?=(?:\d{3})*\b)", O200K, "bytes"), same=("cohere2moe",)),
-    Row("youtu", ("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|" + _CJK, O200K.replace(r"\p{N}{1,3}", r"\p{N}"), "bytes"), ignore_merges=True),
+    Row("youtu", (_YOUTU, O200K.replace(r"\p{N}{1,3}", r"\p{N}"), "bytes"), ignore_merges=True),
     Row("kimi-k2", (KIMI, "bytes")),
-    Row("deepseek-llm", ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", "digit", "bytes")),
-    Row("deepseek-llm", ("[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", "digits", "bytes")),
-    Row("deepseek-coder", ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", "digit", "bytes")),
+    Row("deepseek-llm", (*_DEEPSEEK_LLM, "digit", "bytes")),
+    Row("deepseek-llm", (*_DEEPSEEK_LLM, "digits", "bytes")),
+    Row("deepseek-coder", ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN_AND_HANGUL, "digit", "bytes")),
     Row("deepseek-v3", (r"\p{N}{1,3}", _CJK, _DEEPSEEK, "bytes"), same=("hunyuan-dense", "joyai-llm", "hy_v4")),
     Row("spark2_5", (r"\p{N}{1,3}", _CJK, _DEEPSEEK.replace(r"[\r\n]*|\s*[\r\n]+", r"|[\r\n]"), "digit", "bytes")),
-    Row("afmoe", (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", "[一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+", _DEEPSEEK, "bytes")),
+    Row("afmoe", (r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", _ASIAN, _DEEPSEEK, "bytes")),
     Row("falcon", ("punct", "gpt2", "digits", "[0-9][0-9][0-9]")),
     Row("bloom", (BLOOM, "bytes"), same=("poro-chat", "gpt3-finnish")),
     Row("viking", (BLOOM, "digit", "bytes")),
     Row("superbpe", (r"\p{N}+", r"(?=(\d{3})+(?!\d))", "bytes")),
-    Row("chameleon", ("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", "digit", r"[\p{P}!-/:-@\[-`{-~]", "gpt2"),
-        bos=True),
+    Row("chameleon", ("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", "digit",
+        r"[\p{P}!-/:-@\[-`{-~]", "gpt2"), bos=True),
     # what llama.cpp does when a file names no pre-tokenizer, as those of before May 2024
     Row("default", (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]", "bytes")),
 )  # fmt: skip

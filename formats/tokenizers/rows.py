@@ -38,7 +38,8 @@ from hubclient.formats.tokenizers.style import Style
 ADDED_SCORE = -1000.0  # what the converter gives to added tokens
 PAD_SCORE = -10000.0  # and to rows without a token
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_FAIRSEQ_NAME = "sentencepiece.bpe.model"
+FAIRSEQ_NAME = "sentencepiece.bpe.model"
+FAIRSEQ_TEXTS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 @dataclass(slots=True)
@@ -75,7 +76,8 @@ def vocabulary_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) 
     known = vocabulary(tokenizer.document)
     highest = max([*known.values(), *added_tokens(tokenizer.document)])
     if vocab_size is not None and highest >= vocab_size:
-        raise DamagedInput(f"the tokenizer has a token {highest} but the model's vocab_size is {vocab_size}", file=tokenizer.source)
+        fault = f"the tokenizer has a token {highest} but the model's vocab_size is {vocab_size}"
+        raise DamagedInput(fault, file=tokenizer.source)
     added = all_added(tokenizer, vocab_size)
     rows = Rows.padding(_bounded(max([highest, *added]) + 1 if vocab_size is None else vocab_size, tokenizer))
     for text, index in known.items():
@@ -133,11 +135,11 @@ def merged_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> R
     return rows
 
 
-def unigram_piece_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> Rows:
+def unigram_piece_rows(tokenizer: Tokenizer, vocab_size: int | None) -> Rows:
     """SentencePiece's Unigram, from its model."""
     pieces = tokenizer.pieces
     assert pieces is not None
-    if tokenizer.pieces_name == _FAIRSEQ_NAME:
+    if tokenizer.pieces_name == FAIRSEQ_NAME:
         return _fairseq_rows(pieces, vocab_size, tokenizer)
     added = tokenizer.added or {}
     count = max([len(pieces.texts), *(index + 1 for index in added.values())])
@@ -150,7 +152,7 @@ def unigram_piece_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Styl
     return rows
 
 
-def unigram_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> Rows:
+def unigram_rows(tokenizer: Tokenizer, vocab_size: int | None) -> Rows:
     """SentencePiece's Unigram, from tokenizer.json alone."""
     assert tokenizer.document is not None
     model = tokenizer.document["model"]
@@ -187,10 +189,8 @@ def _fairseq_rows(pieces: SentencePieceModel, vocab_size: int | None, tokenizer:
     count = _bounded(max(len(pieces.texts), vocab_size or 0), tokenizer)
     rows = Rows.padding(count)
     _put_pieces(rows, pieces, shown_symbols=False)
-    own = (("<s>", CONTROL), ("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
-    texts = [text for text, _ in own] + rows.texts[3:-1]
     scores = array("f", [0.0] * 4) + rows.scores[3:-1]
-    return Rows(texts, scores, [kind for _, kind in own] + rows.types[3:-1])
+    return Rows([*FAIRSEQ_TEXTS, *rows.texts[3:-1]], scores, [CONTROL, CONTROL, CONTROL, UNKNOWN, *rows.types[3:-1]])
 
 
 def _put_pieces(rows: Rows, pieces: SentencePieceModel, *, shown_symbols: bool) -> None:

@@ -8,7 +8,7 @@ is looked up in the vocabulary, and then in the SentencePiece model's own specif
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from string import ascii_letters, digits
 from typing import Any
@@ -72,7 +72,7 @@ def ids_of(tokenizer: Tokenizer, found: Special, count: int) -> dict[str, int]:
     mapped = {role: token_text((tokenizer.special or {}).get(f"{role}_token")) for role in ROLES}
     for role in ROLES:
         text = found.texts.get(role) or mapped[role]
-        if role not in ids and text in known:
+        if text is not None and role not in ids and text in known:
             ids[role] = known[text]
     if tokenizer.pieces is not None and tokenizer.document is None:
         for role, index in tokenizer.pieces.special_ids().items():
@@ -197,7 +197,7 @@ def _separators(found: Special, inner: list[Mapping[str, Any]], *, closed: bool)
 
 
 def _items(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else []
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _special_text(item: Mapping[str, Any]) -> str | None:

@@ -147,7 +147,8 @@ def _parse(data: bytes) -> SentencePieceModel:
 
 def _usual_pieces(data: bytes, raw: list[bytes], scores: array[float], types: array[int]) -> int:
     """Reads the pieces that a file begins with as long as they are written as SentencePiece writes short ones: text,
-    score, and the type unless it is NORMAL. Returns where the first other field starts."""
+    score, and the type unless it is NORMAL. Returns where the first other field starts.
+    """
     position, last = 0, len(data) - 4
     while position < last and data[position] == _PIECE_TAG and data[position + 2] == _TEXT_TAG:
         start = position + 4

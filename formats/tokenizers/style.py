@@ -12,7 +12,6 @@ from typing import Any
 from hubclient.errors import UsageError
 
 
-
 @dataclass(frozen=True, slots=True)
 class Style:
     """How a family's tokenizer is stored. Ids and flags are by role: bos, eos, unk, sep, pad, mask, eot, eom.

@@ -58,4 +58,6 @@ def _vocab_txt(document: Mapping[str, Any]) -> bytes:
     return "".join(f"{text}\n" for text in sorted(vocabulary(document), key=vocabulary(document).__getitem__)).encode()
 
 
-_OLDER: Mapping[str, Callable[[Mapping[str, Any]], bytes]] = {"vocab.json": _vocab_json, "merges.txt": _merges_txt, "vocab.txt": _vocab_txt}
+_OLDER: Mapping[str, Callable[[Mapping[str, Any]], bytes]] = {
+    "vocab.json": _vocab_json, "merges.txt": _merges_txt, "vocab.txt": _vocab_txt,
+}  # fmt: skip

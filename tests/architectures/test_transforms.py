@@ -10,15 +10,42 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lazyarrays import load, numbered, stored, whole
 
 from hubclient.architectures import Transform, concat, identity, rope, shift, transpose
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.arrays import Array, Leaf
 from hubclient.errors import DamagedInput
 
 Config = dict[str, Any]
 SIZES = st.integers(1, 9)
 HEADS = st.integers(1, 5)
+
+
+# Lazy arrays over numpy arrays in memory
+
+
+def stored(values: np.ndarray) -> Leaf:
+    """A leaf that `load` finds in memory."""
+    return Leaf(values.shape, values)
+
+
+def load(leaf: Leaf, start: int, stop: int) -> np.ndarray:
+    """The engine's part: rows of a leaf, one row per element of a vector."""
+    rows: np.ndarray = leaf.ref.reshape(leaf.rows, leaf.columns)
+    return rows[start:stop]
+
+
+def whole(array: Array) -> np.ndarray:
+    """All rows, in the array's own shape."""
+    values: np.ndarray = array.read(0, array.rows, load).reshape(array.shape)
+    return values
+
+
+def numbered(*shape: int) -> np.ndarray:
+    """An array in which every element has a value of its own."""
+    return np.arange(int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+# Transforms with everything that is needed to judge them
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hubclient.errors import DamagedInput
@@ -36,7 +36,9 @@ def dump(original: Tokenizer, rebuilt: Tokenizer, tokens: str) -> str:
     by_id = _merges_by_id(before, after)
     if by_id:
         before["document"]["model"]["merges"] = after["document"]["model"]["merges"]
-    content = {"version": _VERSION, "tokens": tokens, "change": difference(before, after), **({"merges": _BY_ID} if by_id else {})}
+    content = {"version": _VERSION, "tokens": tokens, "change": difference(before, after)}
+    if by_id:
+        content["merges"] = _BY_ID
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -47,7 +49,8 @@ def load(text: str, rebuild: Callable[[], Tokenizer], tokens: str, source: str) 
     """
     content = parse_object(text.encode("utf-8", "surrogatepass"), source, part="the kept difference of the tokenizer ")
     if content.get("version") != _VERSION:
-        raise DamagedInput(f"keeps a tokenizer's difference in version {shown(content.get('version'))}; known is {_VERSION}", file=source)
+        version = shown(content.get("version"))
+        raise DamagedInput(f"keeps a tokenizer's difference in version {version}; known is {_VERSION}", file=source)
     if content.get("tokens") != tokens:
         return None
     rebuilt = rebuild()
@@ -178,4 +181,5 @@ def _merges_by_id(before: dict[str, Any], after: dict[str, Any]) -> bool:
 
 
 def _pairs_by_id(bundle: dict[str, Any]) -> list[Pair]:
-    return implied_by_id(bundle["document"]["model"]["vocab"], bundle["pieces"]["texts"], bundle["pieces"]["scores"], "a tokenizer")
+    vocab, pieces = bundle["document"]["model"]["vocab"], bundle["pieces"]
+    return implied_by_id(vocab, pieces["texts"], pieces["scores"], "the tokenizer")
