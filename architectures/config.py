@@ -22,7 +22,7 @@ Default = Any  # a plain value, or an Expr for a default that follows from other
 
 _ABSOLUTE = ("general.", "tokenizer.")
 _RANGES = {"u32": (0, 2**32 - 1), "i32": (-(2**31), 2**31 - 1)}
-_F32_MAX = (2 - 2**-23) * 2.0**127
+_F32_MAX = 3.4028235677973366e38  # just below 2^128 - 2^103, from where on rounding to float32 overflows
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what it takes the query scale to be.
 """
 
-from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, shift, u32
+from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, rows_of, shift, u32
 from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, INV_FREQ, MLP
 
 NORM = shift(1.0)
@@ -54,6 +54,7 @@ GEMMA2 = Architecture(
             drop=(*INV_FREQ, "lm_head.weight"),  # always tied: a stored head repeats the embedding
         )
     },
+    implied={"vocab_size": rows_of("model.embed_tokens.weight")},
     assumed={
         "rope_parameters.rope_type": ("default", None),
         "rope_parameters.rope_theta": (10000.0, None),
@@ -61,7 +62,7 @@ GEMMA2 = Architecture(
         "hidden_activation": ("gelu_pytorch_tanh", None),
         "tie_word_embeddings": (True,),
     },
-    tokenizer={"add_space_prefix": False, "prefer": "sentencepiece"},
+    tokenizer={"add_space_prefix": False, "prefer": "sentencepiece", "tokenizer_class": {"default": "GemmaTokenizer"}},
     placement=Placement(
         "model.layers.{i}",
         FIRST,

@@ -68,7 +68,12 @@ GPT2 = Architecture(
         )
     },
     implied={"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("transformer.wte.weight")},
-    assumed={"activation_function": ("gelu_new", None), "scale_attn_by_inverse_layer_idx": (False, None)},
+    assumed={
+        "activation_function": ("gelu_new", None),
+        "scale_attn_weights": (True, None),
+        "scale_attn_by_inverse_layer_idx": (False, None),
+    },
+    tokenizer={"tokenizer_class": {"gpt-2": "GPT2Tokenizer"}},
     placement=Placement(
         "transformer.h.{i}",
         ("transformer.wte", "transformer.wpe"),

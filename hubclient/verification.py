@@ -7,6 +7,7 @@ that one is. Equal bytes are "exact"; a difference within what the encoding may 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,8 +51,9 @@ class TensorVerdict:
     why: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as plain data."""
-        return {"name": self.name, "verdict": self.verdict, "largest": self.largest, **({"why": self.why} if self.why else {})}
+        """The verdict as plain data; `largest` is null where a number stands against none."""
+        largest = self.largest if math.isfinite(self.largest) else None
+        return {"name": self.name, "verdict": self.verdict, "largest": largest, **({"why": self.why} if self.why else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader
     alike = (want == have) | (np.isnan(want) & np.isnan(have))
     with np.errstate(invalid="ignore", over="ignore"):  # infinities, which differ by NaN from themselves
         difference = np.where(alike, 0.0, np.abs(want.astype(np.float64) - have))
+        difference[np.isnan(difference)] = np.inf  # a number where none belongs, or the other way round
     if encoding.name in _RELATIVE:
         bound = np.abs(want) * _RELATIVE[encoding.name] + _ABSOLUTE.get(encoding.name, 0.0)
     elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16

@@ -91,6 +91,16 @@ class Golden:
         return content
 
 
+def copy(source: Path, folder: Path) -> Path:
+    """A copy of a checkpoint's folder that can be changed, whatever the source's modes."""
+    for path in source.rglob("*"):
+        if path.is_file():
+            target = folder / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return folder
+
+
 def goldens(*kinds: str) -> list[Golden]:
     """Those of our families that this machine has, of these kinds if any are named."""
     found = [Golden(name) for names in FAMILIES.values() for name in names if (FOLDER / "goldens" / f"{name}.json").is_file()]
@@ -100,6 +110,23 @@ def goldens(*kinds: str) -> list[Golden]:
 def foreign(name: str) -> Path | None:
     """A GGUF that llama.cpp's converter wrote from the checkpoint of this name, if this machine has it."""
     return next((folder / f"{name}.gguf" for folder in FOREIGN if (folder / f"{name}.gguf").is_file()), None)
+
+
+# Ordinary and odd: spaces, scripts, combining marks, emoji, code, control characters, special tokens.
+TEXTS = (
+    "The quick brown fox jumps over the lazy dog.",
+    "  two  spaces,\ttabs\nand\n\nlines \r\n ",
+    "",
+    " ",
+    "naïve café, Ünïcödé, straße; 東京 한국어 العربية עברית",
+    "e\u0301 (combining), \u200b zero width, \ufeff mark, \u00a0 hard space, ﬁ ligature, Ⅷ",
+    "emoji 👩‍👩‍👧 🏳️‍🌈 𝔘𝔫𝔦",
+    "def f(x): return x**2  # 3.14159 1,000,000 0x1F",
+    "don't WON'T they'll ’tis",
+    "<s>[INST] hi [/INST]</s><|im_start|>user<|im_end|><bos><start_of_turn>[CLS] [MASK] [SEP]<unk><pad>",
+    "\x00\x01\x7f\u2028",
+    "a" * 300,
+)
 
 
 class Workshop:
@@ -211,3 +238,22 @@ def tensors(folder: Path) -> dict[str, Stored]:
                 begin, end = item["data_offsets"]
                 found[name] = Stored(item["dtype"], tuple(item["shape"]), data[start + begin : start + end])
     return found
+
+
+# What the real programs compute
+
+
+def transformers_result(golden: Golden, folder: Path) -> np.ndarray:
+    """As `Golden.logits`, by Transformers in float32 from a folder, which must hold every weight but an unused pooler."""
+    import torch
+    import transformers
+
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    model, loading = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert set(loading["missing_keys"]) <= {"pooler.dense.weight", "pooler.dense.bias"}
+    assert not loading["unexpected_keys"] and not loading["mismatched_keys"]
+    with torch.no_grad():
+        output = model.eval()(torch.tensor([golden.ids]), output_hidden_states=golden.kind == "encoder")
+    found = {"encoder": lambda: output.hidden_states[-1][0, -1], "classifier": lambda: output.logits[0]}
+    values: np.ndarray = found.get(golden.kind, lambda: output.logits[0, -1])().numpy()
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hubclient.formats.tokenizers.document import added_token, added_tokens, vocabulary
+from hubclient.formats.tokenizers.document import added_token, added_tokens, listed_tokens, vocabulary
 from hubclient.formats.tokenizers.model import ROLES, AddedToken, Tokenizer, token_text
 
 
@@ -33,9 +33,8 @@ def all_added(tokenizer: Tokenizer, limit: int | None) -> dict[int, AddedToken]:
 
 
 def _configured(tokenizer: Tokenizer) -> Iterable[AddedToken]:
-    table = tokenizer.settings.get("added_tokens_decoder")
-    if isinstance(table, Mapping):
-        yield from (added_token(item) for _, item in sorted(table.items(), key=lambda entry: int(entry[0])))
+    if "added_tokens_decoder" in tokenizer.settings:
+        yield from (added_token(item) for _, item in sorted(listed_tokens(tokenizer.settings).items()))
         return
     special = {token.content for token in named_tokens(tokenizer)}
     present = {token.content for token in added_tokens(tokenizer.document or {"model": {"vocab": {}}}).values()}

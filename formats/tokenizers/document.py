@@ -96,6 +96,17 @@ def is_added(item: Any) -> bool:
     return isinstance(item, Mapping) and isinstance(item.get("content"), str) and 0 < len(item["content"]) <= MAX_TOKEN_CHARS
 
 
+def listed_tokens(settings: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """tokenizer_config.json's `added_tokens_decoder` by id; what `hf` refuses in it is left out."""
+    table = settings.get("added_tokens_decoder")
+    entries = table.items() if isinstance(table, Mapping) else ()
+    return {int(index): item for index, item in entries if _is_index(index) and is_added(item)}
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) < MAX_TOKENS
+
+
 def components(node: Any) -> list[Mapping[str, Any]]:
     """A normalizer, pre-tokenizer, post-processor or decoder, with sequences of any depth laid out flat."""
     if not isinstance(node, Mapping):

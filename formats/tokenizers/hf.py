@@ -16,7 +16,7 @@ from hubclient.errors import DamagedInput, UnknownTokenizer
 from hubclient.formats.jsonfile import parse_object, read_object
 from hubclient.formats.names import shown
 from hubclient.formats.sourcefile import read_source
-from hubclient.formats.tokenizers.document import added_tokens, check_vocabulary, checked, is_added
+from hubclient.formats.tokenizers.document import added_tokens, check_vocabulary, checked, listed_tokens
 from hubclient.formats.tokenizers.model import MAX_TOKENS, ROLES, Tokenizer
 from hubclient.formats.tokenizers.spm import SentencePieceModel, is_tiktoken, parse_model
 
@@ -173,12 +173,14 @@ def _check_config(tokenizer: Tokenizer, files: Mapping[str, Path]) -> None:
     path = files["tokenizer_config.json"]
     if not isinstance(table, Mapping):
         raise DamagedInput("has an added_tokens_decoder that is not an object", file=path)
+    listed = listed_tokens(tokenizer.settings)
+    if len(listed) != len(table):
+        odd = next(index for index in table if not listed_tokens({"added_tokens_decoder": {index: table[index]}}))
+        raise DamagedInput(f"has the added token {shown(odd)}: {shown(table[odd])}, which needs an id and a content", file=path)
     known = added_tokens(tokenizer.document) if tokenizer.document else {}
     places = {token.content: index for index, token in known.items()}
-    for index, item in table.items():
-        if not index.isascii() or not index.isdigit() or len(index) > 9 or int(index) >= MAX_TOKENS or not is_added(item):
-            raise DamagedInput(f"has the added token {shown(index)}: {shown(item)}, which needs an id and a content", file=path)
-        place = places.get(item["content"], int(index))
-        if place != int(index):
+    for index, item in listed.items():
+        place = places.get(item["content"], index)
+        if place != index:
             text = shown(item["content"])
             raise DamagedInput(f"gives the added token {text} the id {index}, but tokenizer.json gives it {place}", file=path)

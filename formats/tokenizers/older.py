@@ -14,6 +14,7 @@ from typing import Any
 from hubclient.errors import DamagedInput
 from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.bytelevel import encode_bytes
+from hubclient.formats.tokenizers.document import listed_tokens
 from hubclient.formats.tokenizers.merges import Pair, implied_by_id
 from hubclient.formats.tokenizers.model import MAX_TOKENS, ROLES, token_text
 from hubclient.formats.tokenizers.parts import assemble, bert_parts, bpe_model, byte_level_parts, word_model
@@ -46,9 +47,11 @@ def from_vocab_and_merges(
     row = row_named(_CLASSES.get(name, "gpt-2"))
     assert row is not None
     named = {text for role in ROLES if (text := token_text(config.get(f"{role}_token")))}
-    extra = [{"id": index, "content": text, "special": text in named} for text, index in added.items() if text not in vocab]
-    extra += [{"id": vocab[text], "content": text, "special": True} for text in named if text in vocab]
-    return assemble(bpe_model(dict(vocab), list(merges)), byte_level_parts(row), sorted(extra, key=lambda item: item["id"]))
+    extra = {vocab[text]: {"content": text, "special": True} for text in named if text in vocab}
+    extra |= {index: {"content": text, "special": text in named} for text, index in added.items() if text not in vocab}
+    extra |= {index: dict(item) for index, item in listed_tokens(config).items()}
+    entries = [{**item, "id": index} for index, item in sorted(extra.items())]
+    return assemble(bpe_model(dict(vocab), list(merges)), byte_level_parts(row), entries)
 
 
 def from_word_list(text: str, config: Mapping[str, Any], source: Path | str) -> dict[str, Any]:

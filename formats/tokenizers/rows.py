@@ -15,7 +15,7 @@ from hubclient.errors import DamagedInput
 from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.added import all_added, named_tokens
 from hubclient.formats.tokenizers.bytelevel import decode_text
-from hubclient.formats.tokenizers.document import added_tokens, components, vocabulary
+from hubclient.formats.tokenizers.document import added_tokens, components, listed_tokens, vocabulary
 from hubclient.formats.tokenizers.merges import scores_of_merges
 from hubclient.formats.tokenizers.model import (
     BYTE,
@@ -91,8 +91,7 @@ def piece_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> Ro
     """SentencePiece's BPE, from its model: texts, scores and types of the pieces, then the added tokens."""
     pieces = tokenizer.pieces
     assert pieces is not None
-    listed = tokenizer.settings.get("added_tokens_decoder")
-    configured = {int(index): item for index, item in listed.items()} if isinstance(listed, Mapping) else {}
+    configured = listed_tokens(tokenizer.settings)
     own = added_tokens(tokenizer.document) if tokenizer.document is not None else {}
     highest = max([len(pieces.texts) - 1, *configured, *own, *(tokenizer.added or {}).values()])
     rows = Rows.padding(_bounded(highest + 1 if vocab_size is None else vocab_size, tokenizer))

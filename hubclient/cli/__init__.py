@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
-from typing import Any
 
 import click
 
 from hubclient import __version__
+from hubclient.cli.options import printable
 from hubclient.errors import HubclientError
 
 FAULT = 70
+_ENVIRONMENT = 5
 _INTERRUPTED = 130
 
 
@@ -53,8 +56,11 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run the command line; exits with the code that the error tree states."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names and metadata may hold what a terminal cannot show
     try:
         status = cli(args=arguments, prog_name="hubclient", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
@@ -62,11 +68,11 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("hubclient: interrupted; the same command goes on from here", err=True)
+        click.echo("hubclient: interrupted; a conversion goes on when the same command is given again", err=True)
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except BrokenPipeError:  # the reader of our output has seen enough; click ends so too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -76,17 +82,19 @@ def main() -> None:
 def _explain(error: Exception) -> int:
     """Print one sentence and the next thing to try; returns the exit code."""
     if isinstance(error, HubclientError):
-        click.echo(f"hubclient: {error}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+        _say(str(error), error.hint)
         return error.exit_code
-    if isinstance(error, MemoryError | OSError):
-        what = "out of memory" if isinstance(error, MemoryError) else f"{error.filename or 'system'}: {error.strerror or error}"
-        click.echo(f"hubclient: {what}", err=True)
-        return 5
-    click.echo(f"hubclient: a fault of ours: {type(error).__name__}: {_one_line(error)} (run again with --debug for details)", err=True)
+    if isinstance(error, MemoryError):
+        _say("out of memory", "--max-memory and --jobs bound what a conversion takes")
+        return _ENVIRONMENT
+    if isinstance(error, OSError):
+        _say(f"{error.filename or 'system'}: {error.strerror or error}")
+        return _ENVIRONMENT
+    _say(f"a fault of ours: {type(error).__name__}: {str(error)[:500]}", "run again with `hubclient --debug ...` for details")
     return FAULT
 
 
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())[:500]
+def _say(sentence: str, hint: str | None = None) -> None:
+    click.echo(f"hubclient: {printable(sentence)}", err=True)
+    if hint:
+        click.echo(f"  {printable(hint)}", err=True)

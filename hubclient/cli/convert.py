@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubclient.cli.options import SIZE, as_json, human, print_json, progress_bar
+from hubclient.cli.options import SIZE, as_json, console, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
-    from hubclient.plan import Plan
+    from hubclient.plan import OutputPlan, Plan
 
 
 @click.command()
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @click.argument("out", required=False)
 @click.option("--to", "target", required=True, metavar="FORMAT", help="gguf or safetensors.")
 @click.option(
-    "--type", "types", multiple=True, metavar="T", help="Encoding: auto (default), f32, f16, bf16, Q8_0 ...; several times for several outputs."
+    "--type", "types", multiple=True, metavar="T",
+    help="Encoding: auto (default), f32, f16, bf16, Q8_0 ...; several times for several outputs.",
 )
 @click.option("--only", type=click.Choice(["tokenizer", "config"]), help="Convert only this part.")
 @click.option("--pre", metavar="NAME", help="Name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised.")
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Refuse (exit code 1) if anything is not carried over.")
 @click.option("--force", is_flag=True, help="Replace an output that is already there.")
 @as_json
+@click.pass_context
 def convert(
+    ctx: click.Context,
     source: str,
     out: str | None,
     target: str,
@@ -55,17 +58,18 @@ def convert(
     )
     if dry_run:
         print_json(plan.as_json()) if as_json else _print_plan(plan)
-        return
+        ctx.exit(1 if strict and plan.losses else 0)
     with progress_bar("converting") as progress:
         written = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress)
     if as_json:
-        outputs = [
-            {"path": str(output.path), "type": output.type, "bytes": output.size, "losses": list(output.losses), "dropped": list(output.dropped)}
-            for output in plan.outputs
-        ]
-        print_json({"written": [str(path) for path in written], "outputs": outputs, "losses": list(plan.losses)})
+        print_json({"written": [str(path) for path in written], "outputs": list(map(_told, plan.outputs)), "losses": list(plan.losses)})
     else:
         _print_result(plan)
+
+
+def _told(output: OutputPlan) -> dict[str, Any]:
+    lists = {"losses": list(output.losses), "dropped": list(output.dropped)}
+    return {"path": str(output.path), "type": output.type, "bytes": output.size, **lists}
 
 
 def _print_result(plan: Plan) -> None:
@@ -75,29 +79,26 @@ def _print_result(plan: Plan) -> None:
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities(output).items())
         click.echo(f"{output.path}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
     for loss in plan.losses:
-        click.echo(f"not carried over: {loss}", err=True)
+        click.echo(printable(f"not carried over: {loss}"), err=True)
 
 
 def _print_plan(plan: Plan) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
     for output in plan.outputs:
-        table = Table(title=f"{output.path} ({output.type}, {human(output.size)})", title_justify="left")
+        table = Table(title=printable(f"{output.path} ({output.type}, {human(output.size)})"), title_justify="left")
         for column in ("tensor", "shape", "encoding", "from", "transform", "values"):
             table.add_column(column, overflow="fold")
         for step in output.steps:
-            told = step.as_json()
-            source = told["from"] if isinstance(told["from"], str) else ", ".join(told["from"])
-            table.add_row(
-                step.name,
-                "x".join(map(str, told["shape"])),
-                told["encoding"],
-                f"{source} ({told['source_encoding']})",
-                told["transform"],
-                told["fidelity"],
-            )
-        console.print(table)
+            table.add_row(*map(printable, _row(step.as_json())))
+        console().print(table)
     _print_result(plan)
+
+
+def _row(told: dict[str, Any]) -> list[str]:
+    source = told["from"] if isinstance(told["from"], str) else ", ".join(told["from"])
+    shape = "x".join(map(str, told["shape"]))
+    return [told["name"], shape, told["encoding"], f"{source} ({told['source_encoding']})", told["transform"], told["fidelity"]]
+
+
 COMMANDS = (convert,)

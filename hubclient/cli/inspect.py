@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hubclient.cli.options import as_json, human, print_json
+from hubclient.cli.options import as_json, console, human, print_json, printable
 
 _SHOWN = 70  # characters of a metadata value
 
@@ -28,11 +28,8 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
-    console = Console(highlight=False)
     table = Table(box=None, show_header=False)
     mix = ", ".join(f"{name} {human(nbytes)}" for name, nbytes in found["encodings"].items())
     architecture = f"{found['architecture']} ({found['class']})" if found["architecture"] else found["why"]
@@ -46,21 +43,21 @@ def _print(found: dict[str, Any]) -> None:
         **({"beside them": ", ".join(found["sidecars"])} if found["sidecars"] else {}),
     }
     for name, text in rows.items():
-        table.add_row(name, Text(str(text)))
-    console.print(table)
+        table.add_row(name, printable(str(text)))
+    console().print(table)
     if found["metadata"]:
         listed = Table(box=None, show_header=False, title="metadata", title_justify="left")
         for key, value in found["metadata"].items():
             text = " ".join(str(value if not isinstance(value, dict) else f"{value['length']:,} values").split())
-            listed.add_row(Text(key), Text(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"))
-        console.print(listed)
+            listed.add_row(printable(key), printable(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"))
+        console().print(listed)
     if "tensors" in found:
         listed = Table(box=None)
         for column in ("tensor", "shape", "encoding", "bytes"):
             listed.add_column(column)
         for tensor in found["tensors"]:
-            listed.add_row(Text(tensor["name"]), "x".join(map(str, tensor["shape"])), tensor["encoding"], f"{tensor['bytes']:,}")
-        console.print(listed)
+            listed.add_row(printable(tensor["name"]), "x".join(map(str, tensor["shape"])), tensor["encoding"], f"{tensor['bytes']:,}")
+        console().print(listed)
 
 
 COMMANDS = (inspect,)

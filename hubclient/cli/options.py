@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _ParamType = click.ParamType[int] if TYPE_CHECKING else click.ParamType  # generic only since click 8.5
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -53,8 +56,32 @@ def human(nbytes: float) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+    """One JSON object on stdout, whatever its encoding: strict JSON, in which NaN and infinities are strings."""
+    indent = 2 if sys.stdout.isatty() else None
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if "NaN" in text or "Infinity" in text:
+        value = json.loads(text, parse_constant=str)
+        text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    sys.stdout.write(text + "\n")
+
+
+def printable(text: str) -> str:
+    """Text from a file or of an error, for a terminal: one line without control characters."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def console() -> Console:
+    """Where tables go: nothing in them is markup; not a terminal means another program, which gets whole lines."""
+    from rich.console import Console
+
+    made = Console(markup=False, emoji=False, highlight=False)
+    if not made.is_terminal:
+        made.width = 200
+    return made
 
 
 @contextmanager

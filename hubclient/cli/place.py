@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import SIZE, as_json, human, print_json
+from hubclient.cli.options import SIZE, as_json, console, human, print_json, printable
 
 
 @click.command()
 @click.argument("source")
-@click.option("--device", "devices", multiple=True, required=True, metavar="NAME=SIZE", help="Such as cuda:0=24GiB or cpu=64GiB; in order.")
+@click.option(
+    "--device", "devices", multiple=True, required=True, metavar="NAME=SIZE", help="Such as cuda:0=24GiB or cpu=64GiB; in order."
+)
 @click.option("--context", type=click.IntRange(1), help="Tokens of context whose keys and values must fit as well.")
 @as_json
 def place(devices: tuple[str, ...], source: str, context: int | None, as_json: bool) -> None:
@@ -19,19 +21,22 @@ def place(devices: tuple[str, ...], source: str, context: int | None, as_json: b
     """
     from hubclient.placement import place as distribute
 
-    plan = distribute(source, dict(_device(text) for text in devices), context=context)
+    sizes = dict(map(_device, devices))
+    if len(sizes) < len(devices):
+        raise click.BadParameter("a device is named twice", param_hint="--device")
+    plan = distribute(source, sizes, context=context)
     if as_json:
         print_json(plan.as_json())
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None)
     for column in ("module", "weights", "cache", "device"):
         table.add_column(column, justify="right" if column in ("weights", "cache") else "left")
     for module in plan.modules:
-        table.add_row(module.name, human(module.weights), human(module.cache) if module.cache else "", str(plan.device_map[module.name]))
-    Console().print(table)
+        cache = human(module.cache) if module.cache else ""
+        table.add_row(printable(module.name), human(module.weights), cache, str(plan.device_map[module.name]))
+    console().print(table)
     for device, size in plan.sizes.items():
         click.echo(f"{device}: {human(plan.used.get(device, 0))} of {human(size)}")
     if not plan.fits:

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
+from hubclient.cli.options import as_json, console, print_json, printable
 from hubclient.plugins import Conflict, PluginInfo, diagnose, disable, enable, get_host, show
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 
 
 @click.group()
@@ -22,13 +21,13 @@ def plugins() -> None:
 
 
 @plugins.command()
-@_as_json
+@as_json
 def ls(as_json: bool) -> None:
     """List all plugins, without importing any."""
     host = get_host()
     if as_json:
         conflicts = _conflicts(host.conflicts())
-        _print_json({"plugins": _rows(host.plugins()), "conflicts": conflicts, "problems": list(host.problems)})
+        print_json({"plugins": _rows(host.plugins()), "conflicts": conflicts, "problems": list(host.problems)})
     else:
         _print_table(host.plugins())
         _print_lines("conflict", (str(conflict) for conflict in host.conflicts()))
@@ -36,12 +35,12 @@ def ls(as_json: bool) -> None:
 
 @plugins.command("show")
 @click.argument("name")
-@_as_json
+@as_json
 def show_(name: str, as_json: bool) -> None:
     """Show the plugins called NAME, or those that announce it (hf.LlamaForCausalLM, format.gguf, command.convert)."""
     found = show(get_host(), name)
     if as_json:
-        _print_json({"plugins": _rows(found)})
+        print_json({"plugins": _rows(found)})
     for plugin in () if as_json else found:
         click.echo(f"{plugin.name}: {plugin.distribution} {plugin.version} ({plugin.origin}), {_state(plugin)}")
         click.echo(f"  module    {plugin.module}")
@@ -49,13 +48,13 @@ def show_(name: str, as_json: bool) -> None:
 
 
 @plugins.command()
-@_as_json
+@as_json
 def doctor(as_json: bool) -> None:
     """Import every enabled plugin and check it; exit code 1 if something is wrong."""
     found = diagnose(get_host())
     if as_json:
         told = {"problems": list(found.problems), "notes": list(found.notes)}
-        _print_json({"ok": not found.problems, **told, "plugins": _rows(found.plugins)})
+        print_json({"ok": not found.problems, **told, "plugins": _rows(found.plugins)})
     else:
         _print_lines("problem", found.problems)
         _print_lines("note", found.notes)
@@ -105,15 +104,9 @@ def _state(plugin: PluginInfo) -> str:
     return f"{plugin.state}: {plugin.error}" if plugin.error else plugin.state
 
 
-def _print_json(content: dict[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(content, indent=2))
-
-
 def _print_lines(kind: str, lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(f"{kind}: {line}")
+        click.echo(printable(f"{kind}: {line}"))
 
 
 def _print_switched(found: Iterable[PluginInfo]) -> None:
@@ -122,15 +115,12 @@ def _print_switched(found: Iterable[PluginInfo]) -> None:
 
 
 def _print_table(found: Iterable[PluginInfo]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for heading in ("plugin", "from", "state", "announces"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "plugin")
     for plugin in found:
-        table.add_row(plugin.name, f"{plugin.distribution} {plugin.version}", _state(plugin), " ".join(plugin.claims))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # one line per plugin for the next program
-    console.print(table)
+        cells = (plugin.name, f"{plugin.distribution} {plugin.version}", _state(plugin), " ".join(plugin.claims))
+        table.add_row(*map(printable, cells))
+    console().print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import as_json, print_json
+from hubclient.cli.options import as_json, print_json, printable
 
 
 @click.command()
@@ -28,9 +28,10 @@ def verify(ctx: click.Context, out: str, against: str, jobs: int | None, as_json
         click.echo(f"{out}: {'the same model' if report.ok else 'NOT the same model'} as {against} ({counts or 'no tensors'})")
         for tensor in report.tensors:
             if tensor.verdict not in ("exact", "within"):
-                click.echo(f"  {tensor.name}: {tensor.verdict}" + (f" ({tensor.why or f'off by {tensor.largest:g}'})"))
+                why = tensor.why or f"off by {tensor.largest:g}"
+                click.echo(printable(f"  {tensor.name}: {tensor.verdict} ({why})"))
         for difference in report.differences:
-            click.echo(f"  {difference}")
+            click.echo(printable(f"  {difference}"))
     ctx.exit(0 if report.ok else 1)
 
 

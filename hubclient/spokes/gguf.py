@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.architectures.arrays import Array
 from hubclient.architectures.config import difference, forward, normalise, restore
-from hubclient.architectures.layouts import Layout, Matching, Side
+from hubclient.architectures.layouts import Bound, Layout, Matching, Side
 from hubclient.errors import DamagedInput, PluginConflict, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding
 from hubclient.formats import gguf
 from hubclient.formats.codecs import can_encode
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from hubclient.plugins import Host
 
 T = TypeVar("T")
+_NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares an architecture, with a rule for every tensor"
+_NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
 _LARGEST_DERIVED = 1 << 16  # elements of a tensor that is derived from the config
 _POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
 
@@ -112,7 +115,8 @@ def _backward(matching: Matching, opened: OpenedCheckpoint, config: Mapping[str,
     tensors: dict[str, Array] = {}
     for bound in matching.bound:
         arrays = tuple(leaf(opened.tensors[name]) for name in bound.inputs)
-        tensors.update(zip(bound.outputs, bound.rule.transform.backward(arrays, config), strict=True))
+        with _naming(bound):
+            tensors.update(zip(bound.outputs, bound.rule.transform.backward(arrays, config), strict=True))
     return tensors
 
 
@@ -211,7 +215,8 @@ def _forward(matching: Matching, model: Model) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for bound in matching.bound:
         inputs = tuple(model.tensors[name] for name in bound.inputs)
-        arrays.update(zip(bound.outputs, bound.rule.transform.forward(inputs, model.config), strict=True))
+        with _naming(bound):
+            arrays.update(zip(bound.outputs, bound.rule.transform.forward(inputs, model.config), strict=True))
     return arrays
 
 
@@ -297,11 +302,11 @@ def _carried(
 def _match(architecture: Architecture, names: Iterable[str], side: Side, layers: int, where: str) -> Matching:
     matching = architecture.layouts["gguf"].match(names, side, layers)
     if matching.unmatched:
-        raise UnmappedTensor(_several(where, matching.unmatched, f"no rule in the architecture {architecture.name}"), matching.unmatched)
+        told = _several(where, matching.unmatched, f"no rule in the architecture {architecture.name}")
+        raise UnmappedTensor(told, matching.unmatched, hint=_NO_RULE)
     if matching.missing:
-        raise UnmappedTensor(
-            _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs"), matching.missing
-        )
+        told = _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs")
+        raise UnmappedTensor(told, matching.missing, hint=_NO_TENSOR)
     surplus = {layer for bound in matching.bound for capture, layer in bound.captures if capture == "i" and layer >= layers}
     if surplus:
         raise DamagedInput(f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})")
@@ -321,12 +326,25 @@ def _layers(architecture: Architecture, config: Mapping[str, Any]) -> int:
 
 
 def _located(opened: OpenedCheckpoint, make: Callable[[], T]) -> T:
+    """`make()`; its DamagedInput names the file at fault: the config for what is wrong there, else the checkpoint."""
     try:
         return make()
     except DamagedInput as error:
         if error.file is not None:
             raise
-        raise DamagedInput(error.message, file=opened.path, tensor=error.tensor) from None
+        config = opened.sidecars.get("config.json") if error.message.startswith("config: ") else None
+        raise DamagedInput(error.message, file=config or opened.path, tensor=error.tensor) from None
+
+
+@contextmanager
+def _naming(bound: Bound) -> Iterator[None]:
+    """A DamagedInput about the shapes of a rule's tensors names them."""
+    try:
+        yield
+    except DamagedInput as error:
+        if error.message.startswith("config: "):
+            raise
+        raise DamagedInput(f"{', '.join(bound.inputs)}: {error.message}", tensor=bound.inputs[0]) from None
 
 
 def _floats(ref: Any) -> Callable[[], np.ndarray[Any, Any]]:

@@ -14,6 +14,7 @@ from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
 from hubclient.formats.jsonfile import parse_json, read_object, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
+from hubclient.formats.names import shown
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Model, Naming, Request, Target, encodings_of, leaf
 
@@ -49,8 +50,10 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
 
 def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architecture, str]:
     """The architecture that config.json names by class, or failing that by model_type."""
-    classes = raw.get("architectures")
-    if isinstance(classes, list) and classes and isinstance(classes[0], str):
+    classes = raw.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise DamagedInput(f"architectures is {shown(classes)} where a list of class names is needed", file=path)
+    if classes:
         return host.architectures("hf", classes[0])[0], classes[0]
     model_type = raw.get("model_type")
     found = [item for item in host.all_architectures() if item.model_type == model_type and item.when is None]

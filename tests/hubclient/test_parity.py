@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
-from golden import EXCEPTIONS, FAMILIES, TYPES, Golden, Workshop, differences, goldens, unexplained
+from golden import EXCEPTIONS, FAMILIES, TYPES, Golden, Workshop, copy, differences, goldens, unexplained
 from reference import REFERENCE
+
+from hubclient import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +37,17 @@ def test_every_family_has_a_golden_on_every_machine():
     assert all(names.intersection(members) or family in ("mistral", "qwen3") for family, members in FAMILIES.items())
     if REFERENCE:
         assert names == {name for members in FAMILIES.values() for name in members}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.name)
+def test_a_config_as_transformers_saves_it_gives_the_same_gguf(golden: Golden, workshop: Workshop, tmp_path: Path):
+    """In the spelling of the installed version, without whatever is a default of the family."""
+    from transformers import AutoConfig
+
+    folder = copy(golden.checkpoint, tmp_path / golden.name)
+    AutoConfig.from_pretrained(golden.checkpoint).save_pretrained(folder)
+    saved = json.loads((folder / "config.json").read_text())
+    assert "torch_dtype" not in saved and "rope_theta" not in saved
+    (gguf,) = Checkpoint.from_pretrained(folder).save_pretrained(tmp_path / "out.gguf", format="gguf", type="f32", pre=golden.pre)
+    assert unexplained(golden, differences(golden, gguf, "f32")) == {}

@@ -1,0 +1,87 @@
+"""inspect: what a checkpoint holds, from headers, also where nobody here knows the architecture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import pytest
+from hostile_gguf import LITTLE, put
+from rawsafetensors import put_bytes_tensors
+from running import command, counting_reads
+
+from hubclient import Checkpoint
+from hubclient.inspection import inspect
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.llama(tmp_path_factory.mktemp("source") / "llama")
+
+
+def look(path: Path, **options: Any) -> dict[str, Any]:
+    return inspect(Checkpoint.from_pretrained(path), **options)
+
+
+def test_a_folder_is_told_as_plain_data(source: Path) -> None:
+    with counting_reads() as reads:
+        found = look(source)
+    assert reads == [] and json.loads(json.dumps(found)) == found
+    assert (found["format"], found["architecture"], found["class"]) == ("safetensors", "llama", "LlamaForCausalLM")
+    assert found["converts_to"] == ["gguf", "safetensors"]
+    assert found["tensor_count"] == 21 and found["parameters"] == 96_576 and found["bytes"] == 2 * 96_576
+    assert found["encodings"] == {"BF16": 2 * 96_576}
+    assert found["sidecars"] == ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    assert found["config"]["rope_theta"] == 10000.0
+    assert found["files"] == [{"path": str(source / "model.safetensors"), "bytes": (source / "model.safetensors").stat().st_size}]
+    assert "tensors" not in found
+
+
+def test_tensors_are_listed_when_asked_for(source: Path) -> None:
+    tensors = look(source, tensors=True)["tensors"]
+    assert len(tensors) == 21
+    assert {key: tensors[0][key] for key in ("name", "shape", "encoding", "bytes", "file")} == {
+        "name": "lm_head.weight", "shape": [272, 64], "encoding": "BF16", "bytes": 34_816, "file": "model.safetensors",
+    }  # fmt: skip
+
+
+def test_long_metadata_is_shortened(source: Path, tmp_path: Path) -> None:
+    (path,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "x.gguf", format="gguf")
+    tokens = look(path)["metadata"]["tokenizer.ggml.tokens"]
+    assert tokens["length"] == 272 and len(tokens["first"]) == 32
+
+
+def test_an_unknown_architecture_is_inspected_all_the_same(tmp_path: Path) -> None:
+    folder = checkpoints.llama(tmp_path / "x", config={"architectures": ["FrobnicatorForCausalLM"], "model_type": "frobnicator"})
+    found = look(folder)
+    assert found["architecture"] is None and "FrobnicatorForCausalLM" in found["why"] and found["parameters"] == 96_576
+    done = command("inspect", folder, cwd=tmp_path)
+    assert done.returncode == 0 and "FrobnicatorForCausalLM" in done.stdout
+
+
+def test_a_single_file_without_a_config_is_inspected(tmp_path: Path) -> None:
+    path = put_bytes_tensors(tmp_path / "weights.safetensors", "a", "b", metadata={"made": "here"})
+    found = look(path)
+    assert found["tensor_count"] == 2 and found["metadata"] == {"made": "here"} and found["architecture"] is None
+
+
+def test_a_gguf_without_tensors_is_inspected(tmp_path: Path) -> None:
+    found = look(put(tmp_path / "vocab.gguf", LITTLE.file([LITTLE.text("general.architecture", "llama")])))
+    assert found["tensor_count"] == 0 and found["encodings"] == {}
+
+
+def test_a_tokenizer_alone_is_inspected(tmp_path: Path) -> None:
+    for name, data in checkpoints.byte_level().items():
+        (tmp_path / name).write_bytes(data)
+    done = command("inspect", tmp_path, "--json", cwd=tmp_path)
+    assert done.returncode == 0 and json.loads(done.stdout)["sidecars"] == ["tokenizer.json", "tokenizer_config.json"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--tensors",)])
+def test_the_command_shows_a_table(extra: tuple[str, ...], source: Path, tmp_path: Path) -> None:
+    done = command("inspect", source, *extra, cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "llama (LlamaForCausalLM)" in done.stdout and "96,576 in 21 tensors" in done.stdout
+    assert ("model.layers.0.self_attn.q_proj.weight" in done.stdout) == bool(extra)
