@@ -4,7 +4,7 @@ A family module imports its words from here and is read top to bottom; nothing i
 """
 
 from hubclient.architectures.config import Fixed, Pair, Pairs, code, f32, labels, text, u32
-from hubclient.architectures.declaration import Architecture, Fact, Placement, absent, present, rows_of
+from hubclient.architectures.declaration import Architecture, Fact, Placement, absent, columns_of, present, rows_of
 from hubclient.architectures.expressions import by_value, product, ratio
 from hubclient.architectures.layouts import Layout, block, optional
 from hubclient.architectures.rope import ROPE, Llama3Factors
@@ -25,6 +25,7 @@ __all__ = [
     "block",
     "by_value",
     "code",
+    "columns_of",
     "concat",
     "f32",
     "identity",

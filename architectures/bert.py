@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Architecture, Fixed, Layout, Placement, block, f32, labels, present, rows_of, u32
+from hubclient.architectures import Architecture, Fixed, Layout, Placement, block, columns_of, f32, labels, present, rows_of, u32
 from hubclient.architectures.qwen2 import POOLING
 
 EMBEDDINGS = {
@@ -75,9 +75,14 @@ BERT = Architecture(
     },
     layouts={"gguf": Layout.of(*ENCODER, drop=POSITION_IDS, omit=(*POOLER, *PRETRAINING))},
     spellings={"gamma": "weight", "beta": "bias"},
-    implied={"vocab_size": rows_of("bert.embeddings.word_embeddings.weight")},
+    implied={
+        "vocab_size": rows_of("bert.embeddings.word_embeddings.weight"),
+        "hidden_size": columns_of("bert.embeddings.word_embeddings.weight"),
+        "max_position_embeddings": rows_of("bert.embeddings.position_embeddings.weight"),
+        "type_vocab_size": rows_of("bert.embeddings.token_type_embeddings.weight"),
+        "intermediate_size": rows_of("bert.encoder.layer.0.intermediate.dense.weight"),
+    },
     assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
-    tokenizer={"prefer": "wordpiece"},
     placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
 )
 

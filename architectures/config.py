@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from reprlib import repr as shown
 from typing import Any
 
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
@@ -53,7 +54,7 @@ class Pair:
         value = lookup(config, self.hf)
         if self.codes is not None:
             if not isinstance(value, str | int) or value not in self.codes:
-                raise DamagedInput(f"config: {self.hf} is {value!r}, which has no code; known are {', '.join(map(str, self.codes))}")
+                raise DamagedInput(f"config: {self.hf} is {shown(value)}, which has no code; known are {', '.join(map(str, self.codes))}")
             value = self.codes[value]
         return _typed(self, value)
 
@@ -62,7 +63,7 @@ class Pair:
         if self.codes is not None:
             names = {code: name for name, code in self.codes.items()}
             if value not in names:
-                raise DamagedInput(f"metadata: {self.key} is {value!r}, which stands for nothing known")
+                raise DamagedInput(f"metadata: {self.key} is {shown(value)}, which stands for nothing known")
             return names[value]
         if self.kind == "labels":
             return {str(index): label for index, label in enumerate(value)}
@@ -206,7 +207,7 @@ def _same(one: Any, two: Any) -> bool:
 def _rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
-        raise DamagedInput(f"config: rope settings are {given!r} where an object is needed")
+        raise DamagedInput(f"config: rope settings are {shown(given)} where an object is needed")
     rope = dict(given)
     if any(isinstance(value, Mapping) for value in rope.values()):
         return rope  # one set per kind of layer, left as it is
@@ -241,14 +242,14 @@ def _typed(pair: Pair, value: Any) -> Typed:
             return "[str]", [label for _, label in sorted((int(key), label) for key, label in value.items())]
     elif isinstance(value, {"bool": bool, "str": str}[kind]):
         return kind, value
-    raise DamagedInput(f"config: {pair.hf} is {value!r}, which cannot be stored as {kind}")
+    raise DamagedInput(f"config: {pair.hf} is {shown(value)}, which cannot be stored as {kind}")
 
 
 def _check(pair: Pair, stored: Any) -> None:
     value = _plain(stored)
     if not _fits(pair.kind, value):
-        shown = repr(value) if isinstance(value, int | float | str) else "an array"
-        raise DamagedInput(f"metadata: {pair.key} is {shown} where {pair.kind} is needed")
+        told = shown(value) if isinstance(value, int | float | str) else "an array"
+        raise DamagedInput(f"metadata: {pair.key} is {told} where {pair.kind} is needed")
 
 
 def _fits(kind: str, value: Any) -> bool:

@@ -38,16 +38,29 @@ class absent:  # noqa: N801
 
 @dataclass(frozen=True, slots=True)
 class rows_of:  # noqa: N801
-    """The number of rows of a tensor, None if the model lacks it."""
+    """The number of rows of a tensor, None if the model lacks it or it is a scalar."""
 
     name: str
 
     def of(self, tensors: Shapes) -> int | None:
         """The fact for a model."""
-        return tensors[self.name][0] if self.name in tensors else None
+        shape = tensors.get(self.name)
+        return shape[0] if shape else None
 
 
-Fact = present | absent | rows_of
+@dataclass(frozen=True, slots=True)
+class columns_of:  # noqa: N801
+    """The length of a tensor's rows, None if the model lacks it or it is a scalar."""
+
+    name: str
+
+    def of(self, tensors: Shapes) -> int | None:
+        """The fact for a model."""
+        shape = tensors.get(self.name)
+        return shape[-1] if shape else None
+
+
+Fact = present | absent | rows_of | columns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,8 @@ class Architecture:
     prefix        the part of tensor names ("model.") that some classes leave out
     blocks        the config key that counts blocks (capture "i")
     spellings     older last components of tensor names: {"gamma": "weight"}
-    implied       config values that a set of tensors tells (tied embeddings, biases, vocabulary size)
+    implied       config values that a set of tensors tells (tied embeddings, biases, sizes); a size that the config
+                  gives otherwise is a contradiction
     assumed       what readers of a format take for granted, by config path: a tuple of values, or an expression that
                   also fills the value in on the way back; a model that differs is reported as a loss
     when          tells look-alikes apart on the way back: this declaration is meant if the fact holds

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hubclient.architectures import ROPE, Fact, Pairs, absent, f32, optional, present, rows_of, u32
+from hubclient.architectures import ROPE, Fact, Pairs, absent, columns_of, f32, optional, present, rows_of, u32
 
 CONFIG: Pairs = (
     u32("num_hidden_layers", "block_count"),
@@ -38,7 +38,12 @@ ATTENTION = {
 }
 INV_FREQ = ("model.layers.{i}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq")
 
-TIED: Mapping[str, Fact] = {"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("model.embed_tokens.weight")}
+SIZES: Mapping[str, Fact] = {
+    "vocab_size": rows_of("model.embed_tokens.weight"),
+    "hidden_size": columns_of("model.embed_tokens.weight"),
+    "intermediate_size": columns_of("model.layers.0.mlp.down_proj.weight"),
+}
+TIED: Mapping[str, Fact] = {"tie_word_embeddings": absent("lm_head.weight"), **SIZES}
 BIASED: Mapping[str, Fact] = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
 
 ROPE_TYPES = ("default", "linear", "yarn", None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as shown
 from typing import Any
 
 from hubclient.errors import DamagedInput
@@ -48,6 +49,7 @@ class by_value:  # noqa: N801
 
 Expr = int | str | product | ratio | by_value
 Expression = Expr
+_LIMIT = 2**32  # no format stores larger sizes
 COMPUTED = (product, ratio, by_value)  # expressions that cannot be mistaken for a plain value
 
 
@@ -68,15 +70,15 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
             return expression
         case str():
             value = lookup(config, expression)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LIMIT:
                 return value
-            raise DamagedInput(f"config: {expression} is {value!r} where a positive integer is needed")
+            raise DamagedInput(f"config: {expression} is {shown(value)} where a positive integer is needed")
         case product():
             return evaluate(expression.left, config) * evaluate(expression.right, config)
         case ratio():
             whole, rest = divmod(left := evaluate(expression.left, config), right := evaluate(expression.right, config))
             if rest or not whole:
-                raise DamagedInput(f"config: {expression} is {left} / {right}, which is no whole number")
+                raise DamagedInput(f"config: {expression} is {shown(left)} / {shown(right)}, which is no whole number")
             return whole
         case by_value():
             value = lookup(config, expression.key)  # compared rather than looked up: it may be anything

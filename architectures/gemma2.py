@@ -3,8 +3,8 @@
 Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what it takes the query scale to be.
 """
 
-from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, rows_of, shift, u32
-from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, INV_FREQ, MLP
+from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, shift, u32
+from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, INV_FREQ, MLP, SIZES
 
 NORM = shift(1.0)
 ENDS = {
@@ -54,7 +54,7 @@ GEMMA2 = Architecture(
             drop=(*INV_FREQ, "lm_head.weight"),  # always tied: a stored head repeats the embedding
         )
     },
-    implied={"vocab_size": rows_of("model.embed_tokens.weight")},
+    implied=SIZES,
     assumed={
         "rope_parameters.rope_type": ("default", None),
         "rope_parameters.rope_theta": (10000.0, None),

@@ -6,6 +6,7 @@ from hubclient.architectures import (
     Placement,
     absent,
     block,
+    columns_of,
     f32,
     optional,
     product,
@@ -67,7 +68,13 @@ GPT2 = Architecture(
             drop=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),  # causal masks
         )
     },
-    implied={"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("transformer.wte.weight")},
+    implied={
+        "tie_word_embeddings": absent("lm_head.weight"),
+        "vocab_size": rows_of("transformer.wte.weight"),
+        "n_embd": columns_of("transformer.wte.weight"),
+        "n_positions": rows_of("transformer.wpe.weight"),
+        "n_inner": columns_of("transformer.h.0.mlp.c_fc.weight"),
+    },
     assumed={
         "activation_function": ("gelu_new", None),
         "scale_attn_weights": (True, None),

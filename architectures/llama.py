@@ -17,7 +17,7 @@ from hubclient.architectures import (
 )
 from hubclient.architectures.decoder import BIASED, DECODER, ENDS, FIRST, HEAD_DIM, INV_FREQ, LAST, MLP, NORMS, ROPE_TYPES, TIED
 
-HEADS, KV_HEADS = rope("num_attention_heads"), rope("num_key_value_heads")
+HEADS, KV_HEADS = rope("num_attention_heads", "head_dim"), rope("num_key_value_heads", "head_dim")
 ATTENTION = {
     "self_attn.q_proj.weight": HEADS >> "attn_q.weight",
     "self_attn.k_proj.weight": KV_HEADS >> "attn_k.weight",

@@ -33,7 +33,7 @@ QWEN2 = Architecture(
     layouts={"gguf": Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES), drop=INV_FREQ)},
     implied=TIED,
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "use_sliding_window": (False, None), "hidden_act": ("silu", None)},
-    tokenizer={"prefer": "sentencepiece", "tokenizer_class": {"qwen2": "Qwen2Tokenizer"}},
+    tokenizer={"prefer": "sentencepiece", "tokenizer_class": {"qwen2": "Qwen2Tokenizer", "gpt-2": "Qwen2Tokenizer"}},
     placement=Placement(
         "model.layers.{i}",
         FIRST,

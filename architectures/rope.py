@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.config import Pairs, f32, text, u32
@@ -48,14 +49,16 @@ class Llama3Factors:
         low, high = _number(config, "low_freq_factor", 1.0), _number(config, "high_freq_factor", 4.0)
         if low >= high:
             raise DamagedInput(f"config: rope_parameters.low_freq_factor is {low}, which must be below high_freq_factor, {high}")
+        theta, factor = _number(config, "rope_theta", 10000.0), _number(config, "factor", 8.0)
         context = _number(config, "original_max_position_embeddings", 8192.0)
-        return _factors(_number(config, "rope_theta", 10000.0), self._size(config), _number(config, "factor", 8.0), low, high, context)
+        return _factors(theta, self._size(config), factor, low, high, context)
 
     def backward(self, factors: np.ndarray[Any, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
         """`rope_parameters` that give these factors (but for a few units in the last place), None if none do.
 
-        PyTorch's float32 powers are not always the nearest ones, and the window's differences magnify that. The factors fix scale and window only up to a common stretch of the three window parameters, so the published
-        ones (low 1, high 4, a context that is a power of two) are tried first, then other powers of two.
+        PyTorch's float32 powers are not always the nearest ones, and the window's differences magnify that. The factors
+        fix scale and window only up to a common stretch of the three window parameters, so the published ones (low 1,
+        high 4, a context that is a power of two) are tried first, then other powers of two.
         """
         theta, head_dim, factor = _number(config, "rope_theta", 10000.0), self._size(config), float(factors.max(initial=0.0))
         if factors.shape != (head_dim // 2,) or not 1 <= factor < math.inf:
@@ -84,9 +87,9 @@ def _number(config: Mapping[str, Any], name: str, usual: float) -> float:
     value = lookup(config, f"rope_parameters.{name}")
     if value is None:
         return usual
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LARGEST_NUMBER:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 1 / _LARGEST_NUMBER <= value <= _LARGEST_NUMBER:
         return float(value)
-    raise DamagedInput(f"config: rope_parameters.{name} is {value!r} where a positive number is needed")
+    raise DamagedInput(f"config: rope_parameters.{name} is {shown(value)} where a positive number is needed")
 
 
 def _factors(theta: float, head_dim: int, factor: float, low: float, high: float, context: float) -> np.ndarray[Any, Any]:
@@ -94,17 +97,18 @@ def _factors(theta: float, head_dim: int, factor: float, low: float, high: float
 
     one, f32_ = np.float32(1), np.float32
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / f32_(head_dim)
-    # PyTorch divides a scalar by a tensor as reciprocal times scalar; each step below rounds where it rounds.
-    frequencies = one / np.power(np.float64(f32_(theta)), exponents.astype(np.float64)).astype(np.float32)
-    wavelengths = (one / frequencies) * f32_(2 * math.pi)
-    smooth = ((one / wavelengths) * f32_(context) - f32_(low)) / f32_(high - low)
-    with np.errstate(divide="ignore"):  # outside the window, where it is not used
+    with np.errstate(all="ignore"):  # `between` may be nothing outside the window, where it is not used
+        # PyTorch divides a scalar by a tensor as reciprocal times scalar; each step below rounds where it rounds.
+        frequencies = one / np.power(np.float64(f32_(theta)), exponents.astype(np.float64)).astype(np.float32)
+        wavelengths = (one / frequencies) * f32_(2 * math.pi)
+        smooth = ((one / wavelengths) * f32_(context) - f32_(low)) / f32_(high - low)
         between = one / ((one - smooth) / f32_(factor) + smooth)
-    long = np.where(wavelengths > f32_(context / low), f32_(factor), between)
-    return np.where(wavelengths < f32_(context / high), one, long).astype(np.float32)
+        long = np.where(wavelengths > f32_(context / low), f32_(factor), between)
+        return np.where(wavelengths < f32_(context / high), one, long).astype(np.float32)
 
 
 def _alike(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> bool:
     import numpy as np
 
-    return bool(np.all(np.abs(one - two) <= _ROUNDING * np.spacing(np.maximum(one, two))))
+    with np.errstate(all="ignore"):
+        return bool(np.all(np.abs(one - two) <= _ROUNDING * np.spacing(np.maximum(one, two))))

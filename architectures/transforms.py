@@ -127,11 +127,12 @@ class Chain(Transform):
 class rope(Transform):  # noqa: N801 - reads as a verb in the tables
     """Rows of each head from two halves (Transformers) to neighbouring pairs (llama.cpp's NORM rope).
 
-    Shape (heads * size, ...), size even; `heads` is an expression over the config. Source: `permute` in llama.cpp's
-    converter, which undoes the permutation of Transformers' own Llama conversion.
+    Shape (heads * size, ...), size even; `heads` and `size` (None: whatever comes out) are expressions over the config.
+    Source: `permute` in llama.cpp's converter, which undoes the permutation of Transformers' own Llama conversion.
     """
 
     heads: Expression
+    size: Expression | None = None
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """Halves to pairs."""
@@ -146,6 +147,9 @@ class rope(Transform):  # noqa: N801 - reads as a verb in the tables
         half, odd = divmod(array.rows, 2 * heads)
         if odd or len(array.shape) > 2:
             raise DamagedInput(f"a tensor of shape {list(array.shape)} cannot be cut into {heads} heads of even size ({self.heads})")
+        if self.size is not None and 2 * half != (size := evaluate(self.size, config)):
+            told = f"{heads} heads ({self.heads}) of size {size} ({self.size})"
+            raise DamagedInput(f"a tensor of shape {list(array.shape)} where the config asks for {told}")
         dims, back = ((heads, 2, half), (heads, half, 2)) if halves else ((heads, half, 2), (heads, 2, half))
         if isinstance(array, Permute) and (array.dims, array.axes) == (back, (0, 2, 1)):
             return array.part

@@ -1,4 +1,4 @@
-"""The few things that outputs ask of the file system: files of full size, rows at their place, digests, and what is really on disk.
+"""What outputs ask of the file system: files of full size, rows at their place, digests, and what is really on disk.
 
 Every refusal of the system becomes an EnvironmentFault, a full disk NotEnoughSpace.
 """

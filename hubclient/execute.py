@@ -61,7 +61,7 @@ def execute(
     outputs: list[Output] = []
     try:
         for output in plan.outputs:
-            outputs.append(Output(plan, output, force=force))
+            outputs.append(Output(plan, output, force=force))  # noqa: PERF401  if one is refused, those before it are closed
         check_space(outputs)
         for item in outputs:
             item.create()
@@ -129,7 +129,7 @@ def _run(
                     collect(everything=False)
             collect(everything=True)
         except BrokenExecutor as error:
-            raise EnvironmentFault(f"a worker process ended before its work was done ({error}); the same call goes on from here") from error
+            raise EnvironmentFault(f"a worker process ended before its work was done: {error}") from error
         finally:
             for future in pending:
                 future.cancel()

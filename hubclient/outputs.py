@@ -188,7 +188,8 @@ class Output:
             if entry.step in range(len(steps)) and 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
                 step = steps[entry.step]
                 size = step.encoding.row_bytes(step.array.columns)
-                if disk.crc32_of(self.path(step), step.offset + entry.start * size, (entry.stop - entry.start) * size) == entry.crc:
+                offset, nbytes = step.offset + entry.start * size, (entry.stop - entry.start) * size
+                if disk.crc32_of(self.path(step), offset, nbytes) == entry.crc:
                     _join(done.setdefault(entry.step, []), entry.start, entry.stop)
         return done
 
@@ -243,8 +244,9 @@ def _check_replaceable(path: Path) -> None:
     if not path.is_dir():
         raise OutputExists(f"{path}: is a file where a folder is to be written", path)
     for entry in sorted(path.rglob("*")):
-        if not entry.is_dir() and not belongs_to_checkpoint(entry.relative_to(path).as_posix()):
-            raise OutputExists(f"{path}: holds {entry.relative_to(path)}, which is no part of a checkpoint, so it is not replaced", path)
+        name = entry.relative_to(path).as_posix()
+        if not entry.is_dir() and not belongs_to_checkpoint(name):
+            raise OutputExists(f"{path}: holds {name}, which is no part of a checkpoint, so it is not replaced", path)
 
 
 def _replace_folder(partial: Path, final: Path) -> None:

@@ -19,6 +19,7 @@ from hubclient.architectures.arrays import Array
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats import codecs
+from hubclient.formats.sourcefile import read_source
 from hubclient.model import Request, encodings_of, leaf
 from hubclient.rows import FilePool, Reader
 from hubclient.spokes import spoke
@@ -168,13 +169,15 @@ def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader
 
 
 def _differences(tested: Checkpoint, target: Target) -> Iterable[str]:
+    from hubclient.formats.tokenizers.hf import TOKENIZER_LIMIT
+
     if tested.format == "gguf":
         yield from _unequal(_plain(target.spec.metadata), _plain(tested.opened.metadata))
         return
     for name, data in target.spec.sidecars.items():
         if name not in tested.opened.sidecars:
             yield f"{name} is missing"
-        elif not _same_file(data, tested.opened.sidecars[name].read_bytes(), name):
+        elif not _same_file(data, read_source(tested.opened.sidecars[name], TOKENIZER_LIMIT)[0], name):
             yield f"{name} differs"
 
 

@@ -21,7 +21,9 @@ def verdict(golden: Golden, kind: str, workshop: Workshop) -> str:
     except HubclientError as error:
         return f"! {type(error).__name__}: {error}"
     if left := unexplained(golden, found):
-        return "! " + "; ".join(f"{what}: {', '.join(lines[:3])}{' ...' if len(lines) > 3 else ''}" for what, lines in left.items())
+        return "! " + "; ".join(
+            f"{what}: {', '.join(lines[:3])}{' ...' if len(lines) > 3 else ''}" for what, lines in left.items()
+        )
     return EXCEPTIONS[golden.name][1] if found else ""
 
 

@@ -96,7 +96,9 @@ def make(
     whole = {**base, **(sizes or {})}
     made: Mapping[str, Any] = {**shapes(whole), **(tensors or {})}
     rng = np.random.default_rng(seed)
-    values = {name: rng.standard_normal(it, np.float32) if isinstance(it, tuple) else it for name, it in made.items() if it is not None}
+    values = {
+        name: rng.standard_normal(it, np.float32) if isinstance(it, tuple) else it for name, it in made.items() if it is not None
+    }
     write_weights(folder, values, dtype, shards)
     write_json(folder / "config.json", {key: value for key, value in {**whole, **(config or {})}.items() if value is not ABSENT})
     for name, data in tokenizer.items():
@@ -112,7 +114,10 @@ def write_weights(folder: Path, tensors: Tensors, dtype: str, shards: int = 1) -
     for file, group in zip(files, groups, strict=True):
         put_tensors(folder / file, {name: tensors[name] for name in group}, dtype)
     if shards > 1:
-        put_index(folder / "model.safetensors.index.json", {name: file for file, group in zip(files, groups, strict=True) for name in group})
+        put_index(
+            folder / "model.safetensors.index.json",
+            {name: file for file, group in zip(files, groups, strict=True) for name in group},
+        )
 
 
 def put_tensors(path: Path, tensors: Tensors, dtype: str) -> Path:
@@ -121,7 +126,11 @@ def put_tensors(path: Path, tensors: Tensors, dtype: str) -> Path:
     blobs: list[bytes] = []
     end = 0
     for name, array in tensors.items():
-        kind = dtype if array.dtype == np.float32 else {"int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}[str(array.dtype)]
+        kind = (
+            dtype
+            if array.dtype == np.float32
+            else {"int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL"}[str(array.dtype)]
+        )
         blobs.append(stored(array, kind))
         header[name] = entry(kind, array.shape, end, end := end + len(blobs[-1]))
     return put(path, header, b"".join(blobs))
@@ -162,7 +171,12 @@ def llama_shapes(config: Mapping[str, Any]) -> Shapes:
 def gpt2_shapes(config: Mapping[str, Any]) -> Shapes:
     size = config["n_embd"]
     block: Shapes = {f"{norm}.{part}": (size,) for norm in ("ln_1", "ln_2") for part in ("weight", "bias")}
-    conv = {"attn.c_attn": (size, 3 * size), "attn.c_proj": (size, size), "mlp.c_fc": (size, 4 * size), "mlp.c_proj": (4 * size, size)}
+    conv = {
+        "attn.c_attn": (size, 3 * size),
+        "attn.c_proj": (size, size),
+        "mlp.c_fc": (size, 4 * size),
+        "mlp.c_proj": (4 * size, size),
+    }
     for name, shape in conv.items():
         block |= {f"{name}.weight": shape, f"{name}.bias": shape[1:]}
     blocks = {f"transformer.h.{i}.{name}": shape for i in range(config["n_layer"]) for name, shape in block.items()}
@@ -181,11 +195,16 @@ def bert_shapes(config: Mapping[str, Any]) -> Shapes:
     block: Shapes = {}
     for name, shape in matrices.items():
         block |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    block |= {f"{norm}.{part}": (size,) for norm in ("attention.output.LayerNorm", "output.LayerNorm") for part in ("weight", "bias")}
+    block |= {
+        f"{norm}.{part}": (size,) for norm in ("attention.output.LayerNorm", "output.LayerNorm") for part in ("weight", "bias")
+    }
     rows = {"word": config["vocab_size"], "position": config["max_position_embeddings"], "token_type": config["type_vocab_size"]}
     ends: Shapes = {f"embeddings.{name}_embeddings.weight": (count, size) for name, count in rows.items()}
     ends |= {"embeddings.LayerNorm.weight": (size,), "embeddings.LayerNorm.bias": (size,)}
-    return {**ends, **{f"encoder.layer.{i}.{name}": shape for i in range(config["num_hidden_layers"]) for name, shape in block.items()}}
+    return {
+        **ends,
+        **{f"encoder.layer.{i}.{name}": shape for i in range(config["num_hidden_layers"]) for name, shape in block.items()},
+    }
 
 
 def byte_level() -> dict[str, bytes]:
@@ -202,7 +221,13 @@ def byte_level() -> dict[str, bytes]:
         "fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": merges,
     }  # fmt: skip
     document = _document([(text, len(vocabulary) + at) for at, text in enumerate(special)], None, step, None, step, model)
-    settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "model_max_length": 128}
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "model_max_length": 128,
+    }
     return {"tokenizer.json": _dump(document), "tokenizer_config.json": _dump(settings)}
 
 

@@ -19,7 +19,13 @@ from reference import ROOT
 CHANGES = ("pwrite", "write", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "ftruncate", "posix_fallocate")
 
 # A command that takes its time: 10 ms for every tile, so that a test can catch it in the middle.
-SLOWLY = "import os, time; put = os.pwrite; os.pwrite = lambda *a: (time.sleep(0.01), put(*a))[1]; from hubclient.cli import main; main()"
+SLOWLY = """
+import os, time
+put = os.pwrite
+os.pwrite = lambda *a: (time.sleep(0.01), put(*a))[1]
+from hubclient.cli import main
+main()
+"""
 
 
 class Here(Executor):
@@ -81,12 +87,12 @@ def _counted(real: Callable[..., Any], count: Iterator[int], number: int) -> Cal
 @contextmanager
 def counting_reads() -> Iterator[list[int]]:
     """Collects how many bytes of weights each read takes."""
-    real, sizes = os.preadv, []
+    real: Any = os.preadv
+    sizes: list[int] = []
 
-    def preadv(descriptor: int, buffers: Any, offset: int, /) -> int:
-        count = real(descriptor, buffers, offset)
-        sizes.append(count)
-        return count
+    def preadv(descriptor: int, buffers: Any, offset: int, flags: int = 0, /) -> int:
+        sizes.append(real(descriptor, buffers, offset, flags))
+        return sizes[-1]
 
     os.preadv = preadv
     try:

@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from golden import FOLDER
 from reference import DATA, REFERENCE
 
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.model import OutputSpec, Value
 from hubclient.formats.tokenizers import Tokenizer, read_files
+
+FOLDER: Path = REFERENCE / "golden" if REFERENCE else DATA / "golden"
 
 # How families whose declarations tell of no special wishes are stored needs no line here.
 _LLAMA = {"add_space_prefix": "tokenizer_config", "prefer": "sentencepiece"}

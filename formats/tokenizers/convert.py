@@ -15,6 +15,7 @@ from hubclient.formats.tokenizers.model import Tokenizer
 from hubclient.formats.tokenizers.notes import FIELD, notes, tokenizer_keys
 from hubclient.formats.tokenizers.rebuild import rebuild
 from hubclient.formats.tokenizers.settings import with_class
+from hubclient.formats.tokenizers.special import ID_KEYS
 from hubclient.formats.tokenizers.style import Style, style_of
 from hubclient.formats.tokenizers.write import files_of
 
@@ -41,10 +42,10 @@ def from_gguf(
     if residual is not None:
         original = difference.load(residual, lambda: rebuild(keys, source), _checksum(keys), source)
         if original is not None:
-            return original
+            return replace(original, ids=_ids(keys))
     style = style_of(options)
     tokenizer = _with_class(rebuild(keys, source), style, keys)
-    return _noted(tokenizer, keys, options)
+    return replace(_noted(tokenizer, keys, options), ids=_ids(keys))
 
 
 def residual(tokenizer: Tokenizer, keys: Mapping[str, Value]) -> str:
@@ -64,8 +65,13 @@ def to_files(tokenizer: Tokenizer) -> dict[str, bytes]:
 def _checksum(keys: Mapping[str, Value]) -> str:
     """Of the arrays that a difference is made against."""
     parts = [chr(0).join(keys[key].value) for key in (TOKENS, MERGES) if key in keys and keys[key].type == "[str]"]
-    numbers = [",".join(map(str, keys[key].value)) for key in (TYPES, SCORES) if key in keys and keys[key].type != "[str]"]
+    numbers = [",".join(map(str, keys[key].value)) for key in (TYPES, SCORES) if key in keys and keys[key].type.startswith("[")]
     return f"{zlib.crc32(chr(1).join([*parts, *numbers]).encode('utf-8', 'surrogatepass')):08x}"
+
+
+def _ids(keys: Mapping[str, Value]) -> dict[str, int]:
+    """The ids that the keys name, which the model's config may name as well."""
+    return {role: keys[key].value for role, key in ID_KEYS.items() if key in keys and type(keys[key].value) is int}
 
 
 def _with_class(tokenizer: Tokenizer, style: Style, keys: Mapping[str, Value]) -> Tokenizer:

@@ -32,8 +32,8 @@ _TEKKEN = re.compile(r"tekken(?:_\d+)?\.json")
 def read_files(files: Mapping[str, Path]) -> Tokenizer | None:
     """The tokenizer in `files` (relative name -> path; others are ignored), None if there is none.
 
-    Of config.json only special token ids are taken. Raises DamagedInput for a file that is broken or contradicts
-    another, UnknownTokenizer for one of a kind that nobody here knows.
+    Of config.json and generation_config.json only special token ids are taken. Raises DamagedInput for a file that is
+    broken or contradicts another, UnknownTokenizer for one of a kind that nobody here knows.
     """
     document, spaced = None, False
     if "tokenizer.json" in files:
@@ -152,14 +152,16 @@ def _templates(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _special_ids(files: Mapping[str, Path]) -> dict[str, int]:
-    """Special token ids by role from config.json, at its top or in `text_config`; -1 and lists stand for none."""
+    """Special token ids by role: from config.json, at its top or in `text_config`, then from generation_config.json.
+
+    -1 and lists stand for none: GGUF has room for one id.
+    """
     config = _object(files, "config.json") or {}
     inner = config.get("text_config")
+    sources = [config, inner if isinstance(inner, Mapping) else {}, _object(files, "generation_config.json") or {}]
     ids: dict[str, int] = {}
     for role in (*ROLES, "eot", "eom"):
-        value = config.get(f"{role}_token_id")
-        if value is None and isinstance(inner, Mapping):
-            value = inner.get(f"{role}_token_id")
+        value = next((source[key] for source in sources if source.get(key := f"{role}_token_id") is not None), None)
         if type(value) is int and 0 <= value < MAX_TOKENS:
             ids[role] = value
     return ids

@@ -43,7 +43,7 @@ class Tokenizer:
     added      added_tokens.json (token -> id), None if there is none
     templates  chat template files by relative name, as text
     files      relative names of the files that these came from
-    ids        special token ids that config.json names, by role ("bos"); not part of what is written
+    ids        special token ids that the model's config names, by role ("bos"); not part of what is written
     spaced     whether tokenizer.json writes a merge as "a b" (before 2024) and not as ["a", "b"]
     source     what errors call it: a folder or a file
     """

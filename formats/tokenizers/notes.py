@@ -22,14 +22,13 @@ from hubclient.formats.tokenizers.model import MAX_TOKENS, pad_token
 
 FIELD = "hubclient"
 _TOKENS = "tokenizer.ggml.tokens"
-_ELSEWHERE = "tokenizer.ggml.token_type_count"  # a value of config.json, and none of the tokenizer's
 _BITS = {"u8": 8, "u16": 16, "u32": 32, "u64": 64, "i8": -8, "i16": -16, "i32": -32, "i64": -64}
 _FEW = 4  # an array of which less than a fourth differs is noted by its differing elements
 
 
 def tokenizer_keys(metadata: Mapping[str, Value]) -> dict[str, Value]:
     """A file's keys that belong to its tokenizer."""
-    return {key: value for key, value in metadata.items() if key.startswith("tokenizer.") and key != _ELSEWHERE}
+    return {key: value for key, value in metadata.items() if key.startswith("tokenizer.")}
 
 
 def notes(wanted: Mapping[str, Value], derived: Mapping[str, Value]) -> dict[str, Any] | None:

@@ -95,7 +95,7 @@ def piece_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> Ro
     own = added_tokens(tokenizer.document) if tokenizer.document is not None else {}
     highest = max([len(pieces.texts) - 1, *configured, *own, *(tokenizer.added or {}).values()])
     rows = Rows.padding(_bounded(highest + 1 if vocab_size is None else vocab_size, tokenizer))
-    _put_pieces(rows, pieces, shown_symbols=not configured and not own)
+    _put_pieces(rows, pieces, _symbols(own) if configured or own else None)
     for text, index in (tokenizer.added or {}).items():
         rows.put(index, text, ADDED_SCORE, USER_DEFINED)
     marked = {index: AddedToken(item["content"], bool(item.get("special")), False) for index, item in configured.items()}
@@ -145,7 +145,7 @@ def unigram_piece_rows(tokenizer: Tokenizer, vocab_size: int | None) -> Rows:
     own = added_tokens(tokenizer.document) if tokenizer.document is not None else {}
     count = max([count, *(index + 1 for index in own)])
     rows = Rows.padding(_bounded(count if vocab_size is None else vocab_size, tokenizer))
-    _put_pieces(rows, pieces, shown_symbols=not own)
+    _put_pieces(rows, pieces, _symbols(own) if own else None)
     for text, index in added.items():
         rows.put(index, text, ADDED_SCORE, USER_DEFINED)
     return rows
@@ -187,22 +187,28 @@ def _fairseq_rows(pieces: SentencePieceModel, vocab_size: int | None, tokenizer:
     """
     count = _bounded(max(len(pieces.texts), vocab_size or 0), tokenizer)
     rows = Rows.padding(count)
-    _put_pieces(rows, pieces, shown_symbols=False)
+    _put_pieces(rows, pieces, frozenset())
     scores = array("f", [0.0] * 4) + rows.scores[3:-1]
     return Rows([*FAIRSEQ_TEXTS, *rows.texts[3:-1]], scores, [CONTROL, CONTROL, CONTROL, UNKNOWN, *rows.types[3:-1]])
 
 
-def _put_pieces(rows: Rows, pieces: SentencePieceModel, *, shown_symbols: bool) -> None:
-    """The pieces' rows. User-defined pieces are plain ones where another file tells what is added to the vocabulary."""
+def _symbols(added: Mapping[int, AddedToken]) -> frozenset[int]:
+    return frozenset(index for index, token in added.items() if not token.special)
+
+
+def _put_pieces(rows: Rows, pieces: SentencePieceModel, symbols: frozenset[int] | None) -> None:
+    """The pieces' rows. User-defined pieces are such if they are among `symbols`, which is what another file adds to the
+    vocabulary, and plain ones otherwise; without any other file (None) all are.
+    """
     count = min(len(rows.texts), len(pieces.texts))
     rows.texts[:count] = pieces.texts[:count]
     rows.scores[:count] = array("f", pieces.scores[:count])
     kinds = list(pieces.types[:count])
     for index, kind in enumerate(kinds):
-        if kind == USER_DEFINED:
-            kinds[index] = USER_DEFINED if shown_symbols else NORMAL
-            if shown_symbols:
-                rows.texts[index] = rows.texts[index].replace(SPACE, " ")
+        if kind == USER_DEFINED and (symbols is None or index in symbols):
+            rows.texts[index] = rows.texts[index].replace(SPACE, " ")
+        elif kind == USER_DEFINED:
+            kinds[index] = NORMAL
     rows.types[:count] = kinds
 
 

@@ -102,6 +102,7 @@ def with_class(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 _GENERAL = "PreTrainedTokenizerFast"
 _FILLED: Mapping[str, tuple[str, ...]] = {
     "BertTokenizer": ("unk", "sep", "pad", "cls", "mask"), "XLMRobertaTokenizer": ROLES, "LlamaTokenizer": ("bos", "eos", "unk"),
+    "GemmaTokenizer": ("bos", "eos", "unk", "pad", "mask"),
 }  # fmt: skip
 
 

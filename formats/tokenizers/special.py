@@ -77,7 +77,7 @@ def ids_of(tokenizer: Tokenizer, found: Special, count: int) -> dict[str, int]:
     if tokenizer.pieces is not None and tokenizer.document is None:
         for role, index in tokenizer.pieces.special_ids().items():
             ids.setdefault(role, index)
-    return {role: index for role, index in ids.items() if role in ID_KEYS and index < count}
+    return {role: index for role, index in ids.items() if role in ID_KEYS and 0 <= index < count}
 
 
 def chat_template_keys(tokenizer: Tokenizer) -> dict[str, Value]:

@@ -16,7 +16,8 @@ from hubclient.errors import UsageError
 class Style:
     """How a family's tokenizer is stored. Ids and flags are by role: bos, eos, unk, sep, pad, mask, eot, eom.
 
-    prefer             "sentencepiece": a SentencePiece model counts more than a tokenizer.json of another kind
+    prefer             "sentencepiece": a SentencePiece model counts more than a tokenizer.json of another kind, which
+                       counts more otherwise
     model              `tokenizer.ggml.model`, where the tokenizer's structure does not tell it ("gemma4")
     pre                names of pre-tokenizers to choose first among those that mean the same to llama.cpp
     add_space_prefix   the key's value; "tokenizer_config": what `add_prefix_space` there says, if it says anything

@@ -62,7 +62,8 @@ def convert(
     with progress_bar("converting") as progress:
         written = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress)
     if as_json:
-        print_json({"written": [str(path) for path in written], "outputs": list(map(_told, plan.outputs)), "losses": list(plan.losses)})
+        paths, outputs = list(map(str, written)), list(map(_told, plan.outputs))
+        print_json({"written": paths, "outputs": outputs, "losses": list(plan.losses)})
     else:
         _print_result(plan)
 

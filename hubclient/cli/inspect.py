@@ -56,7 +56,8 @@ def _print(found: dict[str, Any]) -> None:
         for column in ("tensor", "shape", "encoding", "bytes"):
             listed.add_column(column)
         for tensor in found["tensors"]:
-            listed.add_row(printable(tensor["name"]), "x".join(map(str, tensor["shape"])), tensor["encoding"], f"{tensor['bytes']:,}")
+            shape, nbytes = "x".join(map(str, tensor["shape"])), f"{tensor['bytes']:,}"
+            listed.add_row(printable(tensor["name"]), shape, tensor["encoding"], nbytes)
         console().print(listed)
 
 

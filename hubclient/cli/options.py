@@ -13,7 +13,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-_ParamType = click.ParamType[int] if TYPE_CHECKING else click.ParamType  # generic only since click 8.5
+    _ParamType = click.ParamType[int]
+else:
+    _ParamType = click.ParamType  # generic only since click 8.5
 
 _UNITS = {"": 1, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DECIMAL = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -17,7 +17,9 @@ from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.jsonfile import parse_json
 from hubclient.formats.model import Encoding, Value
-from hubclient.formats.names import safe_relative
+from hubclient.formats.names import safe_relative, shown
+from hubclient.formats.safetensors.sidecars import is_sidecar
+from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Naming
 
 CHECKPOINT_KEY = "hubclient.checkpoint"
@@ -94,7 +96,7 @@ def load(metadata: Mapping[str, Value], path: Path) -> Carried | None:
     """The carried content of a file, None if it has none; DamagedInput if it is not what we write."""
     if CHECKPOINT_KEY not in metadata:
         return None
-    content = parse_json(str(metadata[CHECKPOINT_KEY].value).encode("utf-8", "surrogateescape"), path)
+    content = parse_json(str(metadata[CHECKPOINT_KEY].value).encode("utf-8", "surrogateescape"), path, part=f"{CHECKPOINT_KEY} ")
     try:
         return Carried(
             str(content["architecture"]),
@@ -103,10 +105,18 @@ def load(metadata: Mapping[str, Value], path: Path) -> Carried | None:
             {"set": dict(content["config"]["set"]), "unset": list(map(str, content["config"]["unset"]))},
             ENCODINGS[content["dtype"]] if content["dtype"] else None,
             {name: ENCODINGS[kind] for name, kind in content["dtypes"].items()},
-            {str(safe_relative(name, source=path)): text.encode() for name, text in content["files"].items()},
+            {_small_file(name, path): text.encode() for name, text in content["files"].items()},
             content.get("pre"),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, DamagedInput):
             raise
         raise DamagedInput(f"{path}: {CHECKPOINT_KEY} is not what hubclient writes", file=path) from None
+
+
+def _small_file(name: str, path: Path) -> str:
+    """A carried file's name: one of those that are carried, lest a file brings its own config, weights or programs."""
+    safe_relative(name, source=path)
+    if not is_sidecar(name) or name == "config.json" or is_tokenizer_file(name):
+        raise DamagedInput(f"{path}: {CHECKPOINT_KEY} holds a file {shown(name)}, which hubclient does not carry", file=path)
+    return name

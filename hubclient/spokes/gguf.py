@@ -16,6 +16,7 @@ from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
 from hubclient.formats.jsonfile import parse_json, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
+from hubclient.formats.names import shown
 from hubclient.model import Inline, Model, Naming, Request, Target, display_name, encodings_of, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import rebuild
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hubclient.plugins import Host
 
 T = TypeVar("T")
+_LONG = 100  # characters of a tensor's name in a message
 _NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares an architecture, with a rule for every tensor"
 _NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
 _LARGEST_DERIVED = 1 << 16  # elements of a tensor that is derived from the config
@@ -50,6 +52,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     config, losses = _located(opened, lambda: rebuild.with_derived(architecture, config, derived))
     hf_class = carried.hf_class if carried else _usual_class(architecture, config)
     shapes = {name: array.shape for name, array in tensors.items()}
+    _located(opened, lambda: rebuild.check_sizes(architecture, config, shapes))
     known = carried.all_dtypes(tensors) if carried else {}
     dtypes, fitting = narrowed(tensors, main_encoding(opened.tensors.values()), known)
     raw = _located(
@@ -76,7 +79,9 @@ def load_tokenizer(opened: OpenedCheckpoint, architecture: Architecture | None) 
         return None
     kept = opened.metadata.get(own.TOKENIZER_KEY)
     options = architecture.tokenizer if architecture else None
-    return from_gguf(opened.metadata, str(kept.value) if kept else None, options=options, source=opened.path)
+    elsewhere = {pair.full_key("") for pair in architecture.config} if architecture else set()  # BERT's token_type_count
+    metadata = {key: value for key, value in opened.metadata.items() if key not in elsewhere}
+    return from_gguf(metadata, str(kept.value) if kept else None, options=options, source=opened.path)
 
 
 def main_encoding(stored: Iterable[Any]) -> Encoding | None:
@@ -89,9 +94,11 @@ def main_encoding(stored: Iterable[Any]) -> Encoding | None:
 
 
 def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None) -> Architecture:
-    if "general.architecture" not in opened.metadata:
-        raise DamagedInput("general.architecture is missing, so nothing says what model this is", file=opened.path)
-    name = str(opened.metadata["general.architecture"].value)
+    stated = opened.metadata.get("general.architecture")
+    if stated is None or stated.type != "str":
+        fault = "missing" if stated is None else f"of type {stated.type}"
+        raise DamagedInput(f"general.architecture is {fault}, so nothing says what model this is", file=opened.path)
+    name = str(stated.value)
     candidates = host.architectures("gguf", name)
     if carried:
         named = [item for item in candidates if item.name == carried.architecture]
@@ -183,8 +190,9 @@ def write(model: Model, request: Request) -> Target:
         raise UnsupportedEncoding(f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read")
     layout = model.architecture.layouts["gguf"]
     matching = _match(model.architecture, model.tensors, "hf", model.layers, str(model.opened.path))
-    _check_head(model, matching)
-    arrays = {**_derived(layout, model), **_located(model.opened, lambda: _forward(matching, model))}
+    _located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
+    _check_head(model)
+    arrays = _located(model.opened, lambda: {**_derived(layout, model), **_forward(matching, model)})
     specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, wanted)
     losses += rebuild.assumption_losses(model.architecture, model.config)
@@ -229,12 +237,9 @@ def _derived(layout: Layout, model: Model) -> dict[str, Array]:
     return arrays
 
 
-def _check_head(model: Model, matching: Matching) -> None:
-    """Vocabulary and embedding must agree, and an untied head must be there."""
+def _check_head(model: Model) -> None:
+    """An untied head must be there."""
     facts, path = model.architecture.implied, model.opened.path
-    rows = facts["vocab_size"].of(model.shapes) if "vocab_size" in facts else None
-    if rows is not None and (size := model.config.get("vocab_size")) is not None and rows != size:
-        raise DamagedInput(f"the embedding has {rows} rows but config.json says vocab_size {size}", file=path)
     untied = model.config.get("tie_word_embeddings") is False and not model.architecture.headless(model.hf_class)
     if untied and "tie_word_embeddings" in facts and facts["tie_word_embeddings"].of(model.shapes):
         raise UnmappedTensor(
@@ -314,10 +319,11 @@ def _match(architecture: Architecture, names: Iterable[str], side: Side, layers:
 
 
 def _several(where: str, names: tuple[str, ...], lack: str, because: str = "") -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    some = ", ".join(name if len(name) <= _LONG else shown(name) for name in names[:3])
+    some += f" and {len(names) - 3} more" if len(names) > 3 else ""
     if because:
-        return f"{where}: {lack} named {shown}, {because}"
-    return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {shown}"
+        return f"{where}: {lack} named {some}, {because}"
+    return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {some}"
 
 
 def _layers(architecture: Architecture, config: Mapping[str, Any]) -> int:

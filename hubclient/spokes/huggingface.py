@@ -12,9 +12,10 @@ from hubclient.architectures.config import normalise
 from hubclient.errors import DamagedInput, UnsupportedArchitecture
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
-from hubclient.formats.jsonfile import parse_json, read_object, write_json
+from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
 from hubclient.formats.names import shown
+from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Model, Naming, Request, Target, encodings_of, leaf
 
@@ -136,9 +137,11 @@ def write(model: Model, request: Request) -> Target:
 def tokenizer_files(model: Model) -> dict[str, bytes]:
     """The tokenizer's files: as they are if the source has them, rebuilt otherwise."""
     from hubclient.formats.tokenizers import to_files
+    from hubclient.formats.tokenizers.hf import TOKENIZER_LIMIT
 
     if model.opened.sidecars:
-        return {name: path.read_bytes() for name, path in model.opened.sidecars.items() if is_tokenizer_file(name)}
+        names = filter(is_tokenizer_file, model.opened.sidecars)
+        return {name: read_source(model.opened.sidecars[name], TOKENIZER_LIMIT)[0] for name in names}
     return to_files(model.tokenizer) if model.tokenizer is not None else {}
 
 
@@ -178,7 +181,7 @@ def pooling_mode(sidecars: Mapping[str, Path]) -> str | None:
     """How a sentence-transformers folder pools: "mean", "cls" or "lasttoken"; None if it does not say."""
     if "modules.json" not in sidecars:
         return None
-    modules = parse_json(sidecars["modules.json"].read_bytes(), sidecars["modules.json"])
+    modules = read_json(sidecars["modules.json"])
     entries = [item for item in modules if isinstance(item, dict)] if isinstance(modules, list) else []
     for module in entries:
         if str(module.get("type", "")).endswith("Pooling"):
@@ -205,13 +208,13 @@ def read_tokenizer(sidecars: Mapping[str, Path]) -> Tokenizer | None:
 
 
 class _LazyFiles(Mapping[str, bytes]):
-    """Small files, read when asked for."""
+    """Small files, read when asked for; DamagedInput for one that is not small."""
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
         self._paths = dict(paths)
 
     def __getitem__(self, name: str) -> bytes:
-        return self._paths[name].read_bytes()
+        return read_source(self._paths[name], CONFIG_LIMIT)[0]
 
     def __iter__(self) -> Any:
         return iter(self._paths)

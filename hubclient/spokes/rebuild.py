@@ -6,9 +6,11 @@ Writing uses the same functions, to store only the difference to what a reader w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.config import Pair, Pairs, backward, forward, spell, u32
+from hubclient.architectures.declaration import columns_of, rows_of
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
@@ -65,6 +67,14 @@ def rebuild(
     return {"architectures": [hf_class], "model_type": architecture.model_type, **spell(whole)}
 
 
+def check_sizes(architecture: Architecture, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """DamagedInput if the config says another size than the tensors that it is the size of."""
+    for key, fact in architecture.implied.items():
+        said, found = config.get(key), fact.of(shapes)
+        if isinstance(fact, rows_of | columns_of) and None not in (said, found) and said != found:
+            raise DamagedInput(f"config: {key} is {shown(said)}, but tensor {fact.name} has the shape {list(shapes[fact.name])}")
+
+
 def with_derived(
     architecture: Architecture, config: dict[str, Any], tensors: Mapping[str, Callable[[], np.ndarray[Any, Any]]]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -96,7 +106,7 @@ def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> 
         value = lookup(config, path)
         accepted = expected if isinstance(expected, tuple) else (_evaluate(expected, config), None)
         if value not in accepted:
-            losses.append(f"config: {path} is {value!r}, which GGUF cannot say; its readers assume {accepted[0]!r}")
+            losses.append(f"config: {path} is {shown(value)}, which GGUF cannot say; its readers assume {shown(accepted[0])}")
     return losses
 
 
@@ -107,7 +117,7 @@ def sampling(generation: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]
         try:
             result.update({key: Value(*typed) for key, typed in forward((pair,), generation, "").items()})
         except DamagedInput:
-            losses.append(f"generation_config.json: {pair.hf} is {generation[pair.hf]!r}, which GGUF cannot hold")
+            losses.append(f"generation_config.json: {pair.hf} is {shown(generation[pair.hf])}, which GGUF cannot hold")
     return result, losses
 
 

@@ -41,7 +41,9 @@ CONFIGS = st.fixed_dictionaries(
             st.just({"rope_type": "yarn"}),
         ),
         "is_causal": st.booleans(),
-        "id2label": st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(lambda items: {str(at): item for at, item in enumerate(items)}),
+        "id2label": st.lists(st.text(st.characters(exclude_categories=["Cs"]))).map(
+            lambda items: {str(at): item for at, item in enumerate(items)}
+        ),
         "pooling": st.sampled_from(["mean", "cls"]),
     },
 )
@@ -142,7 +144,9 @@ def test_the_shortest_decimal_has_the_same_float32_value(value: float):
     assert len(repr(short)) <= len(repr(value))
 
 
-@pytest.mark.parametrize("text_", ["1e-06", "1e-05", "1e-12", "10000.0", "500000.0", "1000000.0", "0.1", "50.0", "3.4028235e+38", "-0.0"])
+@pytest.mark.parametrize(
+    "text_", ["1e-06", "1e-05", "1e-12", "10000.0", "500000.0", "1000000.0", "0.1", "50.0", "3.4028235e+38", "-0.0"]
+)
 def test_decimals_that_configs_hold_come_back_as_they_were_written(text_: str):
     (stored,) = struct.unpack("<f", struct.pack("<f", float(text_)))
     assert repr(shortest_float32(stored)) == text_
@@ -302,12 +306,13 @@ def test_expressions_over_config_values():
         ("text", "text is '8' where a positive integer is needed"),
         ("yes", "yes is True where a positive integer is needed"),
         ("half", "half is 0.5"),
+        ("huge", "huge is 1000"),
         (ratio("ten", "three"), r"ten / three is 10 / 3, which is no whole number"),
         (ratio("three", "ten"), "which is no whole number"),
         (by_value("list", {1: "ten"}, "absent"), "absent is None"),
     ],
 )
 def test_expressions_that_come_to_nothing_are_damaged_input(expression: Any, fault: str):
-    config = {"zero": 0, "text": "8", "yes": True, "half": 0.5, "ten": 10, "three": 3, "list": [1]}
+    config = {"zero": 0, "text": "8", "yes": True, "half": 0.5, "huge": 10**400, "ten": 10, "three": 3, "list": [1]}
     with pytest.raises(DamagedInput, match=fault):
         evaluate(expression, config)

@@ -73,7 +73,9 @@ def test_what_is_dropped_or_omitted_is_known_and_no_rule(architecture: Architect
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
 def test_modules_of_the_placement_are_modules_of_the_layout(architecture: Architecture, space: str):
     names = [name.rpartition(".")[0] for name in names_of(architecture, space)]
-    names += [pattern.text.rpartition(".")[0] for pattern in (*architecture.layouts[space].omit, *architecture.layouts[space].drop)]
+    names += [
+        pattern.text.rpartition(".")[0] for pattern in (*architecture.layouts[space].omit, *architecture.layouts[space].drop)
+    ]
     inside = architecture.placement.block.format(i=0) + "."
     assert any(name.startswith(inside) for name in names)
     for module in architecture.placement.first:
@@ -81,9 +83,15 @@ def test_modules_of_the_placement_are_modules_of_the_layout(architecture: Archit
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
-    "a name on the Hugging Face side twice": (lambda: Layout.of({"a.weight": "x"}, {"a.weight": "y"}), "covered twice on the hf side"),
+    "a name on the Hugging Face side twice": (
+        lambda: Layout.of({"a.weight": "x"}, {"a.weight": "y"}),
+        "covered twice on the hf side",
+    ),
     "a name on the target side twice": (lambda: Layout.of({"a": "x", "b": "x"}), "covered twice on the target side"),
-    "a capture that overlaps a literal": (lambda: Layout.of({"a.{i}.w": "x.{i}"}, {"a.0.w": "y"}), "covered twice on the hf side"),
+    "a capture that overlaps a literal": (
+        lambda: Layout.of({"a.{i}.w": "x.{i}"}, {"a.0.w": "y"}),
+        "covered twice on the hf side",
+    ),
     "two captures that overlap": (lambda: Layout.of({"a.{i}.w": "x.{i}", "a.{e}.w": "y.{e}"}), "covered twice on the hf side"),
     "a rule for what is dropped": (lambda: Layout.of({"a": "x"}, drop=["a"]), "covered twice on the hf side"),
     "a rule for what is omitted": (lambda: Layout.of({"a": "x"}, omit=["a"]), "covered twice on the hf side"),
@@ -97,7 +105,10 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "two tensors to one without a transform": (lambda: Layout.of({("a", "b"): "x"}), "not as many names"),
     "a split of three into two": (lambda: Layout.of({"a": ~concat("p", "q", "r") >> ("x", "y")}), "not as many names"),
     "a joining of two where one is given": (lambda: Layout.of({"a": concat("p", "q") >> "x"}), "not as many names"),
-    "a composition of what does not fit": (lambda: concat("p", "q") >> ~concat("p", "q", "r") >> concat("p", "q"), "gives 3 tensors"),
+    "a composition of what does not fit": (
+        lambda: concat("p", "q") >> ~concat("p", "q", "r") >> concat("p", "q"),
+        "gives 3 tensors",
+    ),
 }
 
 
@@ -128,7 +139,9 @@ def test_optional_lines_may_be_absent_and_keep_their_transform():
     assert bound.rule == Rule((Pattern.of("m.{i}.q"),), rope("heads"), (Pattern.of("blk.{i}.q"),), required=False)
 
 
-@pytest.mark.parametrize("name", ["m.01.w", "m.٣.w", "m.x.w", "m..w", "m.1", "m.1.w.2", "M.1.w", "m." + "9" * 5000 + ".w", "m.-1.w"])
+@pytest.mark.parametrize(
+    "name", ["m.01.w", "m.٣.w", "m.x.w", "m..w", "m.1", "m.1.w.2", "M.1.w", "m." + "9" * 5000 + ".w", "m.-1.w"]
+)
 def test_only_plain_numbers_are_captured(name: str):
     layout = Layout.of({"m.{i}.w": "blk.{i}.w"})
     assert layout.match([name], "hf", 0).unmatched == (name,)

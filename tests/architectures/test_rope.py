@@ -99,7 +99,9 @@ def test_published_settings_are_found_again(name: str):
     st.floats(1e4, 1e7),
     st.sampled_from([(1.0, 4.0), (1.0, 2.0), (1.0, 8.0), (1.0, 32.0)]),
 )
-def test_settings_that_are_found_give_the_factors_again(head_dim: int, factor: float, power: int, theta: float, window: tuple[float, float]):
+def test_settings_that_are_found_give_the_factors_again(
+    head_dim: int, factor: float, power: int, theta: float, window: tuple[float, float]
+):
     settings = config(head_dim, factor, 2**power, theta=theta, low=window[0], high=window[1])
     factors = FACTORS.forward(settings)
     assert factors is not None
@@ -146,6 +148,7 @@ def test_factors_that_no_settings_give_tell_nothing(factors: np.ndarray):
         (config(64, 8.0, 8192, theta=10**400), "rope_theta is 1000"),
         (config(64, 8.0, 8192, low=4.0), "low_freq_factor is 4.0, which must be below high_freq_factor, 4.0"),
         (config(2**31, 8.0, 8192), "head_dim is 2147483648; no head is that large"),
+        (config(64, 8.0, 8192, theta=1e-300), "rope_theta is 1e-300"),
         (config(0, 8.0, 8192), "head_dim is 0 where a positive integer is needed"),
     ],
 )

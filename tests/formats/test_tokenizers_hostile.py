@@ -260,6 +260,8 @@ def test_mutated_keys_and_kept_differences_never_crash(name: str) -> None:
 
     for _ in range(60):
         key = rng.choice(list(keys))
-        refused_or_done(lambda key=key: back({**keys, key: rng.choice(odd)}, None))  # type: ignore[misc]
+        spoiled_keys = {**keys, key: rng.choice(odd)}
+        refused_or_done(lambda spoiled_keys=spoiled_keys: back(spoiled_keys, None))  # type: ignore[misc]
+        refused_or_done(lambda spoiled_keys=spoiled_keys: back(spoiled_keys, json.dumps(kept)))  # type: ignore[misc]
         changed = {**mutated(kept, rng), "version": kept["version"], "tokens": kept["tokens"]}
         refused_or_done(lambda changed=changed: back(keys, json.dumps(changed)))  # type: ignore[misc]

@@ -55,7 +55,9 @@ def test_several_types_make_several_files(cli: Cli, source: Path, tmp_path: Path
     done = cli("convert", source, tmp_path / "{name}-{type}.gguf", "--to", "gguf", "--type", "f16", "--type", "Q8_0")
     assert done.code == 0 and done.err == ""
     assert sorted(contents(tmp_path)) == ["tiny-llama-F16.gguf", "tiny-llama-Q8_0.gguf"]
-    assert [line.split()[0] for line in done.out.splitlines()] == [str(tmp_path / f"tiny-llama-{kind}.gguf") for kind in ("F16", "Q8_0")]
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        str(tmp_path / f"tiny-llama-{kind}.gguf") for kind in ("F16", "Q8_0")
+    ]
 
 
 def test_there_and_back_as_commands(source: Path, tmp_path: Path) -> None:
@@ -97,14 +99,18 @@ def test_strict_refuses_losses_and_writes_nothing(cli: Cli, lossy: Path, source:
 
 
 def test_a_dry_run_writes_nothing_and_tells_the_plan(cli: Cli, source: Path, tmp_path: Path) -> None:
-    done = cli("convert", source, tmp_path / "{type}.gguf", "--to", "gguf", "--type", "f16", "--type", "q8_0", "--dry-run", "--json")
+    done = cli(
+        "convert", source, tmp_path / "{type}.gguf", "--to", "gguf", "--type", "f16", "--type", "q8_0", "--dry-run", "--json"
+    )
     assert done.code == 0 and done.err == "" and list(tmp_path.iterdir()) == []
     plan = Checkpoint.from_pretrained(source).plan(tmp_path / "{type}.gguf", format="gguf", type=["f16", "q8_0"])
     assert json.loads(done.out) == json.loads(json.dumps(plan.as_json()))
     table = cli("convert", source, tmp_path / "out.gguf", "--to", "gguf", "--type", "f16", "--dry-run")
     assert table.code == 0 and list(tmp_path.iterdir()) == []
     line = next(line for line in table.out.splitlines() if "blk.1.attn_k.weight" in line)
-    assert {"32x64", "F16", "model.layers.1.self_attn.k_proj.weight", "(BF16)", "rope", "rounded"} <= set(line.replace("│", " ").split())
+    assert {"32x64", "F16", "model.layers.1.self_attn.k_proj.weight", "(BF16)", "rope", "rounded"} <= set(
+        line.replace("│", " ").split()
+    )
 
 
 def test_a_strict_dry_run_says_that_something_would_be_lost(cli: Cli, lossy: Path, source: Path, tmp_path: Path) -> None:
@@ -153,7 +159,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are(cli: Cli, source: Pat
 
 
 def test_a_terminal_that_knows_only_ascii_gets_the_same_json(source: Path, tmp_path: Path) -> None:
-    run = [sys.executable, "-m", "hubclient", "convert", str(source), str(tmp_path / "dreißig-{type}.gguf"), "--to", "gguf", "--json"]
+    run = [
+        sys.executable,
+        "-m",
+        "hubclient",
+        "convert",
+        str(source),
+        str(tmp_path / "dreißig-{type}.gguf"),
+        "--to",
+        "gguf",
+        "--json",
+    ]
     done = subprocess.run(run, env=environment(PYTHONIOENCODING="ascii", PYTHONUTF8="0"), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.decode("ascii"))["written"] == [str(tmp_path / "dreißig-BF16.gguf")]

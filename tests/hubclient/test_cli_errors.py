@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from running import command
 
 from hubclient import errors
-from hubclient.cli import main
 
 Failing = Callable[..., tuple[int, str]]
 
@@ -21,22 +19,6 @@ Failing = Callable[..., tuple[int, str]]
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.llama(tmp_path_factory.mktemp("source") / "tiny-llama")
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Failing:
-    """Run a command that fails; returns its exit code and what it says."""
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["hubclient", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        assert captured.out == "" and "Traceback" not in captured.err
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, captured.err
-
-    return run
 
 
 def every(kind: type[errors.HubclientError]) -> list[type[errors.HubclientError]]:
@@ -139,8 +121,12 @@ def test_several_types_without_a_place_for_the_name_say_what_to_write(failing: F
 # Unsupported: 3
 
 
-@pytest.mark.parametrize("option", [("--to", "gguf", "--type", "q9"), ("--to", "onnx"), ("--to", "safetensors", "--type", "q8_0")])
-def test_unknown_types_and_formats_are_unsupported(option: tuple[str, ...], failing: Failing, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "option", [("--to", "gguf", "--type", "q9"), ("--to", "onnx"), ("--to", "safetensors", "--type", "q8_0")]
+)
+def test_unknown_types_and_formats_are_unsupported(
+    option: tuple[str, ...], failing: Failing, source: Path, tmp_path: Path
+) -> None:
     code, err = failing("convert", source, tmp_path / "out", *option)
     assert code == 3 and option[-1] in err.lower()
     assert list(tmp_path.iterdir()) == []
@@ -163,7 +149,9 @@ def test_an_empty_folder_is_unsupported(failing: Failing, tmp_path: Path) -> Non
 # The environment: 5
 
 
-@pytest.mark.parametrize("arguments", [("inspect",), ("convert", "--to", "gguf"), ("place", "--device", "cpu=1G"), ("verify", "--against", ".")])
+@pytest.mark.parametrize(
+    "arguments", [("inspect",), ("convert", "--to", "gguf"), ("place", "--device", "cpu=1G"), ("verify", "--against", ".")]
+)
 def test_a_source_that_is_not_there_is_said(arguments: tuple[str, ...], failing: Failing, tmp_path: Path) -> None:
     code, err = failing(*arguments, tmp_path / "nowhere")
     assert code == 5 and "nowhere: there is no such file or folder" in err
@@ -195,7 +183,11 @@ def test_control_characters_from_a_file_do_not_reach_the_terminal(failing: Faili
 def test_inspect_shows_control_characters_harmlessly(tmp_path: Path) -> None:
     from rawsafetensors import entry, put
 
-    put(tmp_path / "a.safetensors", {"__metadata__": {"k\x1b[2J": "v\x1b]0;x\x07"}, "t\x1b[2J[bold]": entry("U8", [1], 0, 1)}, b"\0")
+    put(
+        tmp_path / "a.safetensors",
+        {"__metadata__": {"k\x1b[2J": "v\x1b]0;x\x07"}, "t\x1b[2J[bold]": entry("U8", [1], 0, 1)},
+        b"\0",
+    )
     done = command("inspect", "a.safetensors", "--tensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout and "\x07" not in done.stdout and "[bold]" in done.stdout
@@ -217,5 +209,7 @@ def test_json_stays_json_whatever_a_file_holds(tmp_path: Path) -> None:
         done = command(*name.split(), "a.gguf", "--json", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-        assert told["metadata"]["a"] == "NaN" and told["metadata"]["b"] == "-Infinity" and told["metadata"]["c"] == ["Infinity", 1.0]
+        assert (
+            told["metadata"]["a"] == "NaN" and told["metadata"]["b"] == "-Infinity" and told["metadata"]["c"] == ["Infinity", 1.0]
+        )
     assert command("inspect", "a.gguf", cwd=tmp_path).returncode == 0

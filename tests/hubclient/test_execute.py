@@ -35,7 +35,9 @@ def expected(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     found = {}
     for name, source in sources.items():
         for kind in TYPES:
-            (path,) = Checkpoint.from_pretrained(source).save_pretrained(folder / f"{name}-{kind}.gguf", format="gguf", type=kind, jobs=1)
+            (path,) = Checkpoint.from_pretrained(source).save_pretrained(
+                folder / f"{name}-{kind}.gguf", format="gguf", type=kind, jobs=1
+            )
             found[name, kind] = path.read_bytes()
     return found
 
@@ -45,7 +47,9 @@ def expected(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_any_number_of_jobs_gives_the_same_bytes(
     name: str, jobs: int, sources: dict[str, Path], expected: dict[tuple[str, str], bytes], tmp_path: Path
 ) -> None:
-    paths = Checkpoint.from_pretrained(sources[name]).save_pretrained(tmp_path / "{type}.gguf", format="gguf", type=TYPES, jobs=jobs)
+    paths = Checkpoint.from_pretrained(sources[name]).save_pretrained(
+        tmp_path / "{type}.gguf", format="gguf", type=TYPES, jobs=jobs
+    )
     assert [path.read_bytes() for path in paths] == [expected[name, kind] for kind in TYPES]
 
 
@@ -63,7 +67,12 @@ def test_tiles_of_single_rows_give_the_same_bytes(
 @given(max_memory=st.integers(1, 36 << 20), smallest=st.integers(1, 1 << 14), jobs=st.integers(1, 8))
 @settings(max_examples=25, deadline=None)
 def test_any_budget_gives_the_same_bytes(
-    max_memory: int, smallest: int, jobs: int, sources: dict[str, Path], expected: dict[tuple[str, str], bytes], tmp_path_factory: pytest.TempPathFactory
+    max_memory: int,
+    smallest: int,
+    jobs: int,
+    sources: dict[str, Path],
+    expected: dict[tuple[str, str], bytes],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "_SMALLEST", smallest)
@@ -95,8 +104,12 @@ def test_an_executor_that_keeps_running_sees_a_source_that_was_replaced(tmp_path
         results = []
         for seed in (1, 2):
             source = checkpoints.llama(tmp_path / "new", seed=seed)
-            (path,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / f"{seed}.gguf", format="gguf", type="f16", executor=executor)
-            (alone,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / f"{seed}-alone.gguf", format="gguf", type="f16")
+            (path,) = Checkpoint.from_pretrained(source).save_pretrained(
+                tmp_path / f"{seed}.gguf", format="gguf", type="f16", executor=executor
+            )
+            (alone,) = Checkpoint.from_pretrained(source).save_pretrained(
+                tmp_path / f"{seed}-alone.gguf", format="gguf", type="f16"
+            )
             assert path.read_bytes()[-1000:] == alone.read_bytes()[-1000:]
             results.append(path.read_bytes())
             for item in source.iterdir():
@@ -130,9 +143,11 @@ def test_a_sharded_source_gives_the_bytes_of_a_single_file(
     values = {name: ref.file.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in whole.opened.tensors.items()}
     folder = checkpoints.llama(tmp_path / "llama", shards=3)
     sharded = Checkpoint.from_pretrained(folder)
-    assert {name: ref.file.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in sharded.opened.tensors.items()} == values
+    assert {
+        name: ref.file.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in sharded.opened.tensors.items()
+    } == values
     sharded.save_pretrained(tmp_path / "out.gguf", format="gguf", type="q8_0")
-    data = {name: ref for name, ref in Checkpoint.from_pretrained(tmp_path / "out.gguf").opened.tensors.items()}
+    data = Checkpoint.from_pretrained(tmp_path / "out.gguf").opened.tensors
     (tmp_path / "single.gguf").write_bytes(expected["llama", "q8_0"])
     alone = Checkpoint.from_pretrained(tmp_path / "single.gguf").opened.tensors
     assert data.keys() == alone.keys()

@@ -67,7 +67,10 @@ def test_the_tokenizer_says_to_gguf_what_the_file_said(name: str, folder: Path, 
     source = foreign(name)
     assert source is not None
     (again,) = Checkpoint.from_pretrained(converted(name, folder)).save_pretrained(tmp_path / "again.gguf", format="gguf")
-    one, two = ({k: v for k, v in Checkpoint.from_pretrained(path).opened.metadata.items() if k.startswith("tokenizer.")} for path in (source, again))
+    one, two = (
+        {k: v for k, v in Checkpoint.from_pretrained(path).opened.metadata.items() if k.startswith("tokenizer.")}
+        for path in (source, again)
+    )
     assert {key for key in one.keys() | two.keys() if one.get(key) != two.get(key)} == set()
 
 
@@ -91,5 +94,10 @@ def test_transformers_reads_config_and_tokenizer(name: str, folder: Path):
     ours = json.loads((path / "config.json").read_text())
     unlike = {key for key in ours if key in original and config[key] != original[key]}
     assert unlike <= {"dtype", "bos_token_id", "eos_token_id"}
-    text = "Hello  world, naïve 東京 def f(x):"  # without digits, of which the pre-tokenizer named in the file makes its own groups
-    assert AutoTokenizer.from_pretrained(path)(text)["input_ids"] == AutoTokenizer.from_pretrained(Golden(name).checkpoint)(text)["input_ids"]
+    text = (
+        "Hello  world, naïve 東京 def f(x):"  # without digits, of which the pre-tokenizer named in the file makes its own groups
+    )
+    assert (
+        AutoTokenizer.from_pretrained(path)(text)["input_ids"]
+        == AutoTokenizer.from_pretrained(Golden(name).checkpoint)(text)["input_ids"]
+    )

@@ -59,7 +59,11 @@ class Published:
     @property
     def dropped(self) -> set[str]:
         """Tensors that can be recomputed."""
-        return {name.replace("{i}", str(layer)) for name in self.table.get("dropped", ()) for layer in range(self.table["block"]["count"])}
+        return {
+            name.replace("{i}", str(layer))
+            for name in self.table.get("dropped", ())
+            for layer in range(self.table["block"]["count"])
+        }
 
     @property
     def omitted(self) -> set[str]:
@@ -80,7 +84,9 @@ class Published:
             put_sparse(folder / "model.safetensors", tensors)
             return folder
         names = sorted(tensors)
-        places = {name: f"model-{number * count // len(names) + 1:05d}-of-{count:05d}.safetensors" for number, name in enumerate(names)}
+        places = {
+            name: f"model-{number * count // len(names) + 1:05d}-of-{count:05d}.safetensors" for number, name in enumerate(names)
+        }
         for shard in sorted(set(places.values())):
             put_sparse(folder / shard, {name: tensors[name] for name in names if places[name] == shard})
         put_index(folder / "model.safetensors.index.json", places)
@@ -213,7 +219,7 @@ def test_the_way_back_gives_the_published_names_shapes_and_config(model: Publish
 
 def today(name: str, model: Published) -> str:
     head, _, last = name.rpartition(".")
-    return PREFIX.get(model.name, "") + f"{head}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last)}"
+    return PREFIX.get(model.name, "") + f"{head}.{ {'gamma': 'weight', 'beta': 'bias'}.get(last, last) }"
 
 
 def header_without_our_keys(source: Path) -> Path:

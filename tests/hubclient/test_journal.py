@@ -189,7 +189,10 @@ def test_finished_tiles_count_for_a_run_with_other_tiles(source: Path, tmp_path:
     monkeypatch.setattr(tiles, "_SMALLEST", 1)
     interrupted(plan, 2500, max_memory=1)
     monkeypatch.undo()
-    rows = [{step: {row for other, start, stop in one if other == step for row in range(start, stop)} for step, *_ in one} for one in noted(tmp_path)]
+    rows = [
+        {step: {row for other, start, stop in one if other == step for row in range(start, stop)} for step, *_ in one}
+        for one in noted(tmp_path)
+    ]
     again = sum(
         sum(leaf.ref.nbytes for leaf in group.array.leaves())
         for group in tiles.groups(plan.outputs)
@@ -244,7 +247,9 @@ def test_lines_that_make_no_sense_are_skipped(source: Path, tmp_path: Path) -> N
     run(whole)
     interrupted(plan, 12)
     with (tmp_path / "out" / "F16.gguf.partial.journal").open("ab") as file:
-        file.write(b"99999 0 1 00000000\n-1 0 1 00000000\n0 5 2 00000000\n0 0 999999999 00000000\n0 -4 2 0\na b c d\n1 2\n\n\xff\n")
+        file.write(
+            b"99999 0 1 00000000\n-1 0 1 00000000\n0 5 2 00000000\n0 0 999999999 00000000\n0 -4 2 0\na b c d\n1 2\n\n\xff\n"
+        )
     run(plan)
     assert bytes_of(plan) == bytes_of(whole)
 
@@ -270,7 +275,10 @@ def _only_gaps_differ(plan: Plan, whole: Plan) -> bool:
     for output, other in zip(plan.outputs, whole.outputs, strict=True):
         for number, (file, one, two) in enumerate(zip(output.files, output.paths(), other.paths(), strict=True)):
             have, want = one.read_bytes(), two.read_bytes()
-            spans = [(0, len(file.head)), *((step.offset, step.offset + step.nbytes) for step in output.steps if step.file == number)]
+            spans = [
+                (0, len(file.head)),
+                *((step.offset, step.offset + step.nbytes) for step in output.steps if step.file == number),
+            ]
             if len(have) != len(want) or any(have[low:high] != want[low:high] for low, high in spans):
                 return False
     return True
@@ -282,7 +290,9 @@ def test_a_partial_file_of_another_size_is_made_anew(how: str, source: Path, tmp
     run(whole)
     interrupted(plan, 12)
     partial = tmp_path / "out" / "F16.gguf.partial"
-    {"missing": partial.unlink, "shorter": lambda: os.truncate(partial, 1000), "longer": lambda: os.truncate(partial, 10**6)}[how]()
+    {"missing": partial.unlink, "shorter": lambda: os.truncate(partial, 1000), "longer": lambda: os.truncate(partial, 10**6)}[
+        how
+    ]()
     run(plan)
     assert bytes_of(plan) == bytes_of(whole)
 
@@ -403,7 +413,7 @@ def test_a_source_that_is_away_for_a_while_costs_nothing(tmp_path: Path) -> None
         if next(calls) == 5:
             folder.rename(tmp_path / "away")
 
-    with pytest.raises(errors.EnvironmentFault, match="model.safetensors"):
+    with pytest.raises(errors.EnvironmentFault, match=r"model\.safetensors"):
         run(plan, executor=Here(), progress=progress)
     with pytest.raises(errors.SourceMissing, match="is gone"):
         run(plan)

@@ -32,7 +32,9 @@ MIB = 1 << 20
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 
 
-def hollow(folder: Path, base: Mapping[str, Any], shapes: Callable[[Mapping[str, Any]], checkpoints.Shapes], dtype: str, **sizes: Any) -> Path:
+def hollow(
+    folder: Path, base: Mapping[str, Any], shapes: Callable[[Mapping[str, Any]], checkpoints.Shapes], dtype: str, **sizes: Any
+) -> Path:
     """A checkpoint whose weights are one hole: any size, written in no time."""
     folder.mkdir()
     config = {**base, **sizes}
@@ -78,7 +80,9 @@ def one_tensor(work: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("types", [("bf16",), ("q8_0",), ("f32", "f16", "q8_0")], ids="-".join)
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_one_large_tensor_takes_no_more_than_allowed(types: tuple[str, ...], jobs: str, one_tensor: tuple[Path, Path], work: Path) -> None:
+def test_one_large_tensor_takes_no_more_than_allowed(
+    types: tuple[str, ...], jobs: str, one_tensor: tuple[Path, Path], work: Path
+) -> None:
     big, small = one_tensor
     options = ("--max-memory", "64M", "--jobs", jobs, *(part for kind in types for part in ("--type", kind)))
     assert peak(work, big, *options) <= peak(work, small, *options) + 64 * MIB
@@ -88,7 +92,9 @@ def test_rows_that_change_places_take_no_more(work: Path) -> None:
     """Rope: 4096 heads of 64, half of whose rows lie apart."""
     sizes = {"num_hidden_layers": 1, "tie_word_embeddings": True, "hidden_size": 256, "head_dim": 64, "num_attention_heads": 4096}
     big = hollow(work / "rope", checkpoints.LLAMA, checkpoints.llama_shapes, "BF16", **sizes)
-    small = hollow(work / "rope-small", checkpoints.LLAMA, checkpoints.llama_shapes, "BF16", **{**sizes, "num_attention_heads": 16})
+    small = hollow(
+        work / "rope-small", checkpoints.LLAMA, checkpoints.llama_shapes, "BF16", **{**sizes, "num_attention_heads": 16}
+    )
     options = ("--max-memory", "64M", "--type", "q8_0")
     assert peak(work, big, *options) <= peak(work, small, *options) + 64 * MIB
 
@@ -107,7 +113,13 @@ def test_a_smaller_bound_takes_less(one_tensor: tuple[Path, Path], work: Path) -
 
 
 def test_a_plan_of_a_model_larger_than_any_memory_is_made(work: Path) -> None:
-    sizes = {"hidden_size": 16_384, "intermediate_size": 53_248, "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8}
+    sizes = {
+        "hidden_size": 16_384,
+        "intermediate_size": 53_248,
+        "num_hidden_layers": 126,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 8,
+    }
     huge = hollow(work / "huge", checkpoints.LLAMA, checkpoints.llama_shapes, "BF16", **sizes)
     assert os.stat(huge / "model.safetensors").st_size > 700 * 10**9
     line = [sys.executable, "-c", MEASURED, "convert", str(huge), str(work / "huge.gguf"), "--to", "gguf", "--dry-run", "--json"]

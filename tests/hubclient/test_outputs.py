@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def f16(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    (path,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path_factory.mktemp("right") / "a.gguf", format="gguf", type="f16")
+    (path,) = Checkpoint.from_pretrained(source).save_pretrained(
+        tmp_path_factory.mktemp("right") / "a.gguf", format="gguf", type="f16"
+    )
     return path.read_bytes()
 
 
@@ -44,12 +46,19 @@ def to_folder(source: Path, out: Path, **options: Any) -> Plan:
 
 
 @pytest.mark.parametrize("before", [None, b"what was there before"])
-def test_nothing_or_the_old_file_is_under_the_final_name_until_the_end(before: bytes | None, source: Path, f16: bytes, tmp_path: Path) -> None:
+def test_nothing_or_the_old_file_is_under_the_final_name_until_the_end(
+    before: bytes | None, source: Path, f16: bytes, tmp_path: Path
+) -> None:
     out = tmp_path / "out.gguf"
     if before is not None:
         out.write_bytes(before)
     seen = []
-    run(to_gguf(source, out), executor=Here(), force=True, progress=lambda done, total: seen.append(out.read_bytes() if out.exists() else None))
+    run(
+        to_gguf(source, out),
+        executor=Here(),
+        force=True,
+        progress=lambda done, total: seen.append(out.read_bytes() if out.exists() else None),
+    )
     assert len(seen) > 10 and set(seen) == {before}
     assert out.read_bytes() == f16
 
@@ -64,18 +73,31 @@ def test_an_old_folder_stays_whole_until_the_end(source: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["file", "split", "folder"])
-def test_all_bytes_are_synced_before_any_name_appears(kind: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = to_folder(source, tmp_path / "out") if kind == "folder" else to_gguf(source, tmp_path / "out", max_shard_size=60_000 if kind == "split" else None)
+def test_all_bytes_are_synced_before_any_name_appears(
+    kind: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = (
+        to_folder(source, tmp_path / "out")
+        if kind == "folder"
+        else to_gguf(source, tmp_path / "out", max_shard_size=60_000 if kind == "split" else None)
+    )
     happened: list[tuple[str, str]] = []
-    real_sync, real_replace, real_rename = os.fsync, os.replace, os.rename
+    real_sync = os.fsync
 
     def fsync(descriptor: int) -> None:
         happened.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
         real_sync(descriptor)
 
+    def noting(real: Callable[..., None]) -> Callable[..., None]:
+        def rename(source: str | Path, target: str | Path) -> None:
+            happened.append(("rename", str(target)))
+            real(source, target)
+
+        return rename
+
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", lambda a, b: (happened.append(("rename", str(b))), real_replace(a, b))[1])
-    monkeypatch.setattr(os, "rename", lambda a, b: (happened.append(("rename", str(b))), real_rename(a, b))[1])
+    monkeypatch.setattr(os, "replace", noting(os.replace))
+    monkeypatch.setattr(os, "rename", noting(os.rename))
     run(plan)
     renames = [at for at, (what, _) in enumerate(happened) if what == "rename"]
     synced = {name for what, name in happened[: renames[0]] if what == "sync"}
@@ -93,15 +115,24 @@ def test_all_bytes_are_synced_before_any_name_appears(kind: str, source: Path, t
 def test_the_first_part_of_a_split_appears_last(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     real = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(Path(b).name), real(a, b))[1])
+
+    def replace(partial: Path, final: Path) -> None:
+        order.append(Path(final).name)
+        real(partial, final)
+
+    monkeypatch.setattr(os, "replace", replace)
     paths = run(to_gguf(source, tmp_path / "out.gguf", max_shard_size=60_000))
     assert order == [path.name for path in reversed(paths)] and len(order) > 2
 
 
 def test_what_turned_up_meanwhile_is_not_replaced(source: Path, f16: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
+
+    def progress(done: int, total: int) -> None:
+        out.write_bytes(b"somebody else's")
+
     with pytest.raises(errors.OutputExists):
-        run(to_gguf(source, out), progress=lambda done, total: out.write_bytes(b"somebody else's") and None)
+        run(to_gguf(source, out), progress=progress)
     assert out.read_bytes() == b"somebody else's"
     out.unlink()
     run(to_gguf(source, out))
@@ -260,7 +291,12 @@ def gguf(source: Path, f16: bytes, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("how", ["itself", "another spelling", "a link", "a link to its folder"])
 def test_the_source_file_is_never_the_output(how: str, gguf: Path, f16: bytes, tmp_path: Path) -> None:
-    out = {"itself": gguf, "another spelling": tmp_path / "x" / ".." / "model.gguf", "a link": tmp_path / "link", "a link to its folder": tmp_path / "folder" / "model.gguf"}[how]
+    out = {
+        "itself": gguf,
+        "another spelling": tmp_path / "x" / ".." / "model.gguf",
+        "a link": tmp_path / "link",
+        "a link to its folder": tmp_path / "folder" / "model.gguf",
+    }[how]
     (tmp_path / "link").symlink_to("model.gguf")
     (tmp_path / "folder").symlink_to(".")
     with pytest.raises(errors.UsageError, match="is the source itself"):
@@ -290,7 +326,12 @@ def test_the_source_folder_is_never_replaced(how: str, tmp_path: Path) -> None:
     folder = checkpoints.llama(tmp_path / "all" / "llama")
     (tmp_path / "link").symlink_to("all/llama")
     old = contents(tmp_path / "all")
-    out = {"itself": folder, "a link": tmp_path / "link", "its parent": tmp_path / "all", "a file of it": folder / "model.safetensors"}[how]
+    out = {
+        "itself": folder,
+        "a link": tmp_path / "link",
+        "its parent": tmp_path / "all",
+        "a file of it": folder / "model.safetensors",
+    }[how]
     with pytest.raises(errors.UsageError, match="the source"):
         run(to_folder(folder, out), force=True)
     assert contents(tmp_path / "all") == old
@@ -359,7 +400,9 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_too_little_space_is_noticed_before_anything_is_written(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_noticed_before_anything_is_written(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = Checkpoint.from_pretrained(source).plan(tmp_path / "{type}.gguf", format="gguf", type=("f16", "q8_0"))
     needed = sum(output.size for output in plan.outputs)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, needed - 1))
@@ -399,7 +442,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, code: int) 
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [("posix_fallocate", 1), ("pwrite", 1), ("pwrite", 7), ("write", 1), ("write", 8), ("fsync", 1), ("replace", 1)]
+    ("name", "number"),
+    [("posix_fallocate", 1), ("pwrite", 1), ("pwrite", 7), ("write", 1), ("write", 8), ("fsync", 1), ("replace", 1)],
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_disk_that_fills_up_is_said_and_gone_on_from(
@@ -414,13 +458,20 @@ def test_a_disk_that_fills_up_is_said_and_gone_on_from(
 
 
 @pytest.mark.parametrize("name", ["pwrite", "write", "fsync", "replace", "open"])
-def test_what_the_system_refuses_is_one_sentence_about_the_path(name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_refuses_is_one_sentence_about_the_path(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = to_gguf(source, tmp_path / "out.gguf")
-    with failing(monkeypatch, name, 1, errno.EIO), pytest.raises(errors.EnvironmentFault, match=r"out\.gguf.* \(Input/output error\)"):
+    with (
+        failing(monkeypatch, name, 1, errno.EIO),
+        pytest.raises(errors.EnvironmentFault, match=r"out\.gguf.* \(Input/output error\)"),
+    ):
         run(plan)
 
 
-def test_a_file_system_that_cannot_reserve_is_no_obstacle(source: Path, f16: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_cannot_reserve_is_no_obstacle(
+    source: Path, f16: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with failing(monkeypatch, "posix_fallocate", 1, errno.EOPNOTSUPP):
         run(to_gguf(source, tmp_path / "out.gguf"))
     assert (tmp_path / "out.gguf").read_bytes() == f16
@@ -487,6 +538,6 @@ def test_an_output_without_any_bytes_is_made(tmp_path: Path) -> None:
 
 def test_neighbouring_rows_join() -> None:
     ranges: list[tuple[int, int]] = []
-    for start, stop in ((0, 2), (2, 5), (4, 5), (7, 8), (7, 9)):
-        outputs._join(ranges, start, stop)
+    for first, last in ((0, 2), (2, 5), (4, 5), (7, 8), (7, 9)):
+        outputs._join(ranges, first, last)
     assert ranges == [(0, 5), (7, 9)]

@@ -37,7 +37,12 @@ def sizes(plan: PlacementPlan) -> dict[str, int]:
 def test_modules_come_in_the_order_they_run_with_their_sizes(sources: dict[str, Path]) -> None:
     plan = place(sources["llama"], {"cpu": 1 << 40})
     assert list(sizes(plan)) == ["model.embed_tokens", *(f"model.layers.{i}" for i in range(12)), "model.norm", "lm_head"]
-    assert sizes(plan) == {"model.embed_tokens": ENDS, **{f"model.layers.{i}": BLOCK for i in range(12)}, "model.norm": 128, "lm_head": ENDS}
+    assert sizes(plan) == {
+        "model.embed_tokens": ENDS,
+        **{f"model.layers.{i}": BLOCK for i in range(12)},
+        "model.norm": 128,
+        "lm_head": ENDS,
+    }
     assert set(plan.device_map.values()) == {"cpu"} and plan.fits
 
 
@@ -87,7 +92,9 @@ def test_a_tied_head_lies_where_the_embedding_lies(sources: dict[str, Path]) -> 
 
 def test_a_context_brings_its_cache_along(sources: dict[str, Path]) -> None:
     plan = place(sources["llama"], {"cpu": 1 << 40}, context=1000)
-    assert {module.cache for module in plan.modules if "layers" in module.name} == {1000 * 2 * 2 * 16 * 2}  # k, v; 2 heads of 16; 2 bytes
+    assert {module.cache for module in plan.modules if "layers" in module.name} == {
+        1000 * 2 * 2 * 16 * 2
+    }  # k, v; 2 heads of 16; 2 bytes
     assert all(module.cache == 0 for module in plan.modules if "layers" not in module.name)
     assert plan.used["cpu"] == sum(sizes(plan).values()) + 12 * 128_000
 
@@ -120,7 +127,9 @@ def test_without_devices_there_is_nothing_to_do(sources: dict[str, Path]) -> Non
 
 
 def test_the_command_gives_accelerates_device_map(sources: dict[str, Path], tmp_path: Path) -> None:
-    done = command("place", sources["gpt2"], "--device", "cuda:0=100KiB", "--device", "cpu=1GB", "--context", "32", "--json", cwd=tmp_path)
+    done = command(
+        "place", sources["gpt2"], "--device", "cuda:0=100KiB", "--device", "cpu=1GB", "--context", "32", "--json", cwd=tmp_path
+    )
     told = json.loads(done.stdout)
     assert done.returncode == 0 and told["fits"] and told["context"] == 32
     assert told["device_map"]["transformer.wte"] == 0 and told["device_map"]["transformer.h.1"] == "cpu"

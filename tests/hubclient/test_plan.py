@@ -34,7 +34,11 @@ def test_planning_reads_no_weights_and_writes_nothing(source: Path, tmp_path: Pa
 
 
 def test_tensors_lie_in_their_files_without_overlap(source: Path) -> None:
-    for plan in (plan_of(source), plan_of(source, max_shard_size=50_000), plan_of(source, "out-{type}", format="safetensors", type=["f16", "f32"])):
+    for plan in (
+        plan_of(source),
+        plan_of(source, max_shard_size=50_000),
+        plan_of(source, "out-{type}", format="safetensors", type=["f16", "f32"]),
+    ):
         for output in plan.outputs:
             for number, file in enumerate(output.files):
                 end = len(file.head)
@@ -84,8 +88,7 @@ def test_the_fingerprint_follows_everything_that_decides_the_bytes(tmp_path: Pat
     stat = weights.stat()
     seen = [fingerprints()]
     assert fingerprints() == seen[0]
-    for options in ({"type": "q8_0"}, {"pre": "llama-bpe"}, {"max_shard_size": 60_000}):
-        seen.append(fingerprints(**options))
+    seen += [fingerprints(**options) for options in ({"type": "q8_0"}, {"pre": "llama-bpe"}, {"max_shard_size": 60_000})]
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     seen.append(fingerprints())
     weights.write_bytes(weights.read_bytes().replace(b'"format": "pt"', b'"format": "np"'))
@@ -112,7 +115,10 @@ def test_names_are_filled_in(source: Path, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("format_name", "type_", "name"), [("gguf", "auto", "tiny-llama-BF16.gguf"), ("safetensors", "f16", "tiny-llama-F16-safetensors")])
+@pytest.mark.parametrize(
+    ("format_name", "type_", "name"),
+    [("gguf", "auto", "tiny-llama-BF16.gguf"), ("safetensors", "f16", "tiny-llama-F16-safetensors")],
+)
 def test_without_a_name_outputs_are_called_after_the_source(
     format_name: str, type_: str, name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 def fidelities(golden: Golden, kind: str, workshop: Workshop) -> dict[str, tuple[str, str]]:
     """What the plan says of each stored tensor: fidelity and encoding in the GGUF."""
-    (output,) = Checkpoint.from_pretrained(golden.checkpoint).plan(workshop.folder / "never.gguf", format="gguf", type=kind).outputs
+    (output,) = (
+        Checkpoint.from_pretrained(golden.checkpoint).plan(workshop.folder / "never.gguf", format="gguf", type=kind).outputs
+    )
     return {leaf.ref.name: (step.fidelity, step.encoding.name) for step in output.steps for leaf in step.array.leaves()}
 
 
@@ -123,7 +125,10 @@ def test_what_came_back_converts_to_the_same_gguf_again(golden: Golden, workshop
     differing = {key for key in one.metadata.keys() | two.metadata.keys() if one.metadata.get(key) != two.metadata.get(key)}
     assert {key for key in differing if not key.startswith("hubclient.")} == set()
     assert differences(golden, second, "f32").keys() == differences(golden, first, "f32").keys()
-    contents = [{name: path.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in opened.tensors.items()} for path, opened in ((first, one), (second, two))]
+    contents = [
+        {name: path.read_bytes()[ref.offset : ref.offset + ref.nbytes] for name, ref in opened.tensors.items()}
+        for path, opened in ((first, one), (second, two))
+    ]
     assert contents[0] == contents[1]
 
 
@@ -172,7 +177,9 @@ def test_without_our_keys_tensors_have_the_same_values(golden: Golden, kind: str
 
 @EACH
 def test_without_our_keys_the_config_says_the_same_of_the_model(golden: Golden, workshop: Workshop):
-    helped, alone = (Checkpoint.from_pretrained(path).model for path in (workshop.gguf(golden, "f32"), workshop.stripped(golden, "f32")))
+    helped, alone = (
+        Checkpoint.from_pretrained(path).model for path in (workshop.gguf(golden, "f32"), workshop.stripped(golden, "f32"))
+    )
     assert alone.losses == ()
     assert alone.raw_config.keys() >= {helped.architecture.blocks, "vocab_size"}
     unlike = {key for key, value in alone.raw_config.items() if alone.config[key] != helped.config.get(key, value)}

@@ -43,7 +43,9 @@ def log_probabilities(golden: Golden, kind: str, workshop: Workshop) -> np.ndarr
     """Of every token after the golden's ids."""
     count = len(golden.logits)
     question = {"prompt": [golden.ids], "max_tokens": 1, "temperature": 0, "logprobs": count}
-    question["logit_bias"] = [["a", 100.0]]  # something printable is sampled, or there would be no answer; what is asked for stays
+    question["logit_bias"] = [
+        ["a", 100.0]
+    ]  # something printable is sampled, or there would be no answer; what is asked for stays
     (choice,) = serve(golden, kind, workshop).handle_completions(question)["choices"]
     (step,) = choice["logprobs"]["content"]
     found = np.full(count, np.nan)

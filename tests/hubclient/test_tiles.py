@@ -42,7 +42,11 @@ def output(*steps: Step) -> OutputPlan:
 
 
 @given(
-    rows=st.integers(1, 5000), columns=st.integers(1, 300), memory=st.integers(-(10**6), 10**8), jobs=st.integers(1, 64), wide=st.booleans()
+    rows=st.integers(1, 5000),
+    columns=st.integers(1, 300),
+    memory=st.integers(-(10**6), 10**8),
+    jobs=st.integers(1, 64),
+    wide=st.booleans(),
 )
 def test_tiles_cover_every_row_once_and_in_order(rows: int, columns: int, memory: int, jobs: int, wide: bool) -> None:
     array = leaf(rows, columns, encoding=F32 if wide else BF16)
@@ -84,7 +88,10 @@ def test_steps_of_several_outputs_that_read_the_same_are_one_group_in_source_ord
     first = output(step(late, name="late"), step(early, name="early", index=1))
     second = output(step(late, F16, name="late"), step(early, F16, name="early", index=1))
     found = groups([first, second])
-    assert [[(at, one.name) for at, one in each.steps] for each in found] == [[(0, "early"), (1, "early")], [(0, "late"), (1, "late")]]
+    assert [[(at, one.name) for at, one in each.steps] for each in found] == [
+        [(0, "early"), (1, "early")],
+        [(0, "late"), (1, "late")],
+    ]
 
 
 def test_different_transforms_of_one_tensor_are_not_mixed_up() -> None:
@@ -132,7 +139,10 @@ def test_integers_move_and_are_not_made_floats(tmp_path: Path) -> None:
 def test_computed_values_are_encoded_for_each(tmp_path: Path) -> None:
     values = np.linspace(-1, 1, 64, dtype=np.float32)
     f32, f16 = made(Shift(stored(tmp_path, values, "F32"), 1.0), F32, F16)
-    assert f32.tobytes() == (values + np.float32(1)).tobytes() and f16.tobytes() == (values + np.float32(1)).astype(np.float16).tobytes()
+    assert (
+        f32.tobytes() == (values + np.float32(1)).tobytes()
+        and f16.tobytes() == (values + np.float32(1)).astype(np.float16).tobytes()
+    )
 
 
 def test_a_transposed_matrix_is_the_same_however_it_is_cut(tmp_path: Path) -> None:
