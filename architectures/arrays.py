@@ -90,7 +90,7 @@ class Leaf(Array):
     ref: Any
 
     def leaves(self) -> Iterator[Leaf]:
-        """This one."""
+        """Itself."""
         yield self
 
     def read(self, start: int, stop: int, load: Load) -> Rows:

@@ -54,7 +54,9 @@ class Pair:
         value = lookup(config, self.hf)
         if self.codes is not None:
             if not isinstance(value, str | int) or value not in self.codes:
-                raise DamagedInput(f"config: {self.hf} is {shown(value)}, which has no code; known are {', '.join(map(str, self.codes))}")
+                raise DamagedInput(
+                    f"config: {self.hf} is {shown(value)}, which has no code; known are {', '.join(map(str, self.codes))}"
+                )
             value = self.codes[value]
         return _typed(self, value)
 
@@ -258,7 +260,9 @@ def _fits(kind: str, value: Any) -> bool:
         case "labels":
             return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits("str", label) for label in value)
         case "str":
-            return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)  # bytes that are no UTF-8
+            return isinstance(value, str) and not any(
+                "\ud800" <= letter <= "\udfff" for letter in value
+            )  # bytes that are no UTF-8
         case "bool":
             return isinstance(value, bool)
         case "f32":

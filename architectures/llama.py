@@ -67,7 +67,11 @@ LLAMA = Architecture(
     assumed={"rope_parameters.rope_type": (*ROPE_TYPES, "llama3"), "hidden_act": ("silu", None)},
     tokenizer={"add_space_prefix": "tokenizer_config", "prefer": "sentencepiece"},
     placement=Placement(
-        "model.layers.{i}", FIRST, LAST, {"lm_head": "model.embed_tokens"}, kv_elements=product(2, product("num_key_value_heads", "head_dim"))
+        "model.layers.{i}",
+        FIRST,
+        LAST,
+        {"lm_head": "model.embed_tokens"},
+        kv_elements=product(2, product("num_key_value_heads", "head_dim")),
     ),
 )
 

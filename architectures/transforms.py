@@ -146,7 +146,9 @@ class rope(Transform):  # noqa: N801 - reads as a verb in the tables
         heads = evaluate(self.heads, config)
         half, odd = divmod(array.rows, 2 * heads)
         if odd or len(array.shape) > 2:
-            raise DamagedInput(f"a tensor of shape {list(array.shape)} cannot be cut into {heads} heads of even size ({self.heads})")
+            raise DamagedInput(
+                f"a tensor of shape {list(array.shape)} cannot be cut into {heads} heads of even size ({self.heads})"
+            )
         if self.size is not None and 2 * half != (size := evaluate(self.size, config)):
             told = f"{heads} heads ({self.heads}) of size {size} ({self.size})"
             raise DamagedInput(f"a tensor of shape {list(array.shape)} where the config asks for {told}")

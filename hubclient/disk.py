@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hubclient.direct import write_blocks
 from hubclient.errors import EnvironmentFault, HubclientError, NotEnoughSpace
 
 _CHUNK = 4 << 20
@@ -46,11 +47,11 @@ def write_rows(path: Path, data: Any, offset: int) -> int:
     """Write a tile's bytes at their place; returns their crc32."""
     view = memoryview(data).cast("B")
     with writing(path):
+        start, stop = write_blocks(path, view, offset)
         descriptor = os.open(path, os.O_WRONLY | _BINARY)
         try:
-            done = 0
-            while done < len(view):
-                done += os.pwrite(descriptor, view[done:], offset + done)
+            _write(descriptor, view[:start], offset)
+            _write(descriptor, view[stop:], offset + stop)
         finally:
             os.close(descriptor)
     return zlib.crc32(view)
@@ -101,6 +102,12 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _write(descriptor: int, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
 
 
 def _allocate(descriptor: int, size: int) -> None:

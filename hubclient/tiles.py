@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Rows = np.ndarray[Any, Any]
 
-_LARGEST = 8 << 20  # source bytes of a tile; larger ones gain nothing and leave less to resume
+_LARGEST = 4 << 20  # source bytes of a tile; larger ones leave the processor's cache and less to resume
 _SMALLEST = 64 << 10  # smaller ones would hardly save memory, and take a journal line each
 _COPIES = 12  # at most this many times its source bytes live at once: rows, gathered rows, float32 (twice), outputs
 

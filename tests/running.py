@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -18,11 +19,16 @@ from reference import ROOT
 # What changes a file system, as far as the engine uses it; each call is a point at which a run may be killed.
 CHANGES = ("pwrite", "write", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir", "ftruncate", "posix_fallocate")
 
-# A command that takes its time: 10 ms for every tile, so that a test can catch it in the middle.
-SLOWLY = """
-import os, time
-put = os.pwrite
-os.pwrite = lambda *a: (time.sleep(0.01), put(*a))[1]
+# A command that stops before its n-th tile until there is a file called "go", so that a test finds it in the middle.
+_GATED = """
+import itertools, os, time
+put, count = os.pwrite, itertools.count(1)
+def pwrite(*arguments):
+    if next(count) >= {number}:
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+    return put(*arguments)
+os.pwrite = pwrite
 from hubclient.cli import main
 main()
 """
@@ -107,14 +113,20 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
-def command(*arguments: str | Path, cwd: Path, script: str | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """`hubclient` with these arguments in a process of its own."""
-    how = ["-c", script] if script else ["-m", "hubclient"]
-    line = [sys.executable, *how, *map(str, arguments)]
+    line = [sys.executable, "-m", "hubclient", *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-def start(*arguments: str | Path, cwd: Path, script: str = SLOWLY) -> subprocess.Popen[str]:
-    """The same, not waited for."""
-    line = [sys.executable, "-c", script, *map(str, arguments)]
+def stopped(*arguments: str | Path, cwd: Path, before: int) -> subprocess.Popen[str]:
+    """The same, running until it has written all tiles before the n-th; a file "go" in its folder lets it go on."""
+    line = [sys.executable, "-c", _GATED.format(number=before), *map(str, arguments)]
     return subprocess.Popen(line, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until it holds, while the process runs."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)

@@ -109,7 +109,9 @@ def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None
     found = told_apart or usual
     if len(found) != 1:
         names = ", ".join(item.name for item in found) or "none"
-        raise PluginConflict(f"{opened.path}: {name!r} may be any of several declarations ({names}) and nothing tells them apart", name)
+        raise PluginConflict(
+            f"{opened.path}: {name!r} may be any of several declarations ({names}) and nothing tells them apart", name
+        )
     return found[0]
 
 
@@ -167,7 +169,9 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
         encoding = gguf.FORMAT.encoding(name)
         if encoding.name not in FILE_TYPES or not can_encode(encoding):
             known = [kind for kind in FILE_TYPES if kind in ENCODINGS and can_encode(ENCODINGS[kind])]
-            raise UnsupportedEncoding(f"{encoding} is a type of GGUF tensors, but files cannot be written in it; known: {', '.join(known)}")
+            raise UnsupportedEncoding(
+                f"{encoding} is a type of GGUF tensors, but files cannot be written in it; known: {', '.join(known)}"
+            )
         return encoding.name, encoding
     for array in model.tensors.values():
         if len(array.shape) > 1:
@@ -187,7 +191,9 @@ def write(model: Model, request: Request) -> Target:
         raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
     if (quantised := model.raw_config.get("quantization_config")) and model.opened.format != "gguf":
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        raise UnsupportedEncoding(f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read")
+        raise UnsupportedEncoding(
+            f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
+        )
     layout = model.architecture.layouts["gguf"]
     matching = _match(model.architecture, model.tensors, "hf", model.layers, str(model.opened.path))
     _located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
@@ -243,7 +249,8 @@ def _check_head(model: Model) -> None:
     untied = model.config.get("tie_word_embeddings") is False and not model.architecture.headless(model.hf_class)
     if untied and "tie_word_embeddings" in facts and facts["tie_word_embeddings"].of(model.shapes):
         raise UnmappedTensor(
-            f"{path}: lm_head.weight is missing although config.json says that it is not tied to the embedding", ["lm_head.weight"]
+            f"{path}: lm_head.weight is missing although config.json says that it is not tied to the embedding",
+            ["lm_head.weight"],
         )
 
 
@@ -314,7 +321,9 @@ def _match(architecture: Architecture, names: Iterable[str], side: Side, layers:
         raise UnmappedTensor(told, matching.missing, hint=_NO_TENSOR)
     surplus = {layer for bound in matching.bound for capture, layer in bound.captures if capture == "i" and layer >= layers}
     if surplus:
-        raise DamagedInput(f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})")
+        raise DamagedInput(
+            f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})"
+        )
     return matching
 
 
@@ -368,4 +377,3 @@ def _floats(ref: Any) -> Callable[[], np.ndarray[Any, Any]]:
 
 def _inline_floats(array: Array) -> Callable[[], np.ndarray[Any, Any]]:
     return _floats(next(array.leaves()).ref)
-

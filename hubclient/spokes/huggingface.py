@@ -44,7 +44,9 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         tensors=tensors,
         naming=naming,
         dtypes={name: next(array.leaves()).ref.encoding for name, array in tensors.items()},
-        files=_LazyFiles({name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}),
+        files=_LazyFiles(
+            {name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}
+        ),
         load_tokenizer=lambda: read_tokenizer(opened.sidecars),
     )
 
@@ -59,7 +61,9 @@ def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architect
     model_type = raw.get("model_type")
     found = [item for item in host.all_architectures() if item.model_type == model_type and item.when is None]
     if len(found) != 1:
-        raise UnsupportedArchitecture(f"{path}: names no architecture, and model_type {model_type!r} is not known here", str(model_type))
+        raise UnsupportedArchitecture(
+            f"{path}: names no architecture, and model_type {model_type!r} is not known here", str(model_type)
+        )
     return found[0], found[0].hf[0]
 
 

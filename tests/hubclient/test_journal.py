@@ -15,7 +15,7 @@ from typing import Any
 
 import checkpoints
 import pytest
-from running import Here, command, contents, counting_reads, killed, leftovers, start
+from running import Here, command, contents, counting_reads, killed, leftovers, stopped, wait_for
 
 from hubclient import Checkpoint, errors, tiles
 from hubclient.checkpoint import run
@@ -124,21 +124,22 @@ def test_killed_again_and_again_it_still_arrives(source: Path, tmp_path: Path) -
     assert bytes_of(plan) == bytes_of(whole)
 
 
-def wait_for_lines(journal: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= count):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.005)
-
-
-@pytest.mark.parametrize("lines", [1, 4, 9, 15])
-def test_a_command_killed_at_any_time_is_completed_by_the_same_command(lines: int, source: Path, tmp_path: Path) -> None:
+def halfway(source: Path, folder: Path, tile_count: int) -> subprocess.Popen[str]:
+    """A command that has noted so many tiles and stands still."""
     arguments = ("convert", source, "out.gguf", "--to", "gguf", "--type", "f16", "--jobs", "2")
-    process = start(*arguments, cwd=tmp_path)
-    wait_for_lines(tmp_path / "out.gguf.partial.journal", lines, process)
-    process.send_signal(signal.SIGKILL)
+    process = stopped(*arguments, cwd=folder, before=tile_count + 1)
+    journal = folder / "out.gguf.partial.journal"
+    wait_for(lambda: journal.exists() and journal.read_bytes().count(b"\n") > tile_count, process)
+    return process
+
+
+@pytest.mark.parametrize("tile_count", [0, 1, 9, 20])
+def test_a_command_killed_at_any_time_is_completed_by_the_same_command(tile_count: int, source: Path, tmp_path: Path) -> None:
+    process = halfway(source, tmp_path, tile_count)
+    process.kill()
     process.communicate()
     assert not (tmp_path / "out.gguf").exists()
-    again = command(*arguments, cwd=tmp_path)
+    again = command("convert", source, "out.gguf", "--to", "gguf", "--type", "f16", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     run(Checkpoint.from_pretrained(source).plan(tmp_path / "whole.gguf", format="gguf", type="f16"))
     assert (tmp_path / "out.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
@@ -146,17 +147,16 @@ def test_a_command_killed_at_any_time_is_completed_by_the_same_command(lines: in
 
 
 def test_ctrl_c_ends_with_one_line_and_is_gone_on_from(source: Path, tmp_path: Path) -> None:
-    arguments = ("convert", source, "out.gguf", "--to", "gguf", "--type", "f16", "--jobs", "2")
-    process = start(*arguments, cwd=tmp_path)
-    wait_for_lines(tmp_path / "out.gguf.partial.journal", 4, process)
+    process = halfway(source, tmp_path, 4)
     process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    (tmp_path / "go").touch()  # tiles that are being written are finished
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == "" and len(err.strip().splitlines()) == 1 and "same command" in err
     assert leftovers(tmp_path) == ["out.gguf.partial", "out.gguf.partial.journal"]
     with counting_reads() as sizes:
-        plan = Checkpoint.from_pretrained(source).plan(tmp_path / "out.gguf", format="gguf", type="f16")
-        run(plan)
+        run(Checkpoint.from_pretrained(source).plan(tmp_path / "out.gguf", format="gguf", type="f16"))
     assert sum(sizes) < sum(ref.nbytes for ref in Checkpoint.from_pretrained(source).opened.tensors.values())
 
 
@@ -458,17 +458,21 @@ def test_a_journal_has_one_holder(tmp_path: Path) -> None:
 
 def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j")
+    told, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        time.sleep(30)
+        os.write(tell, b"x")
+        time.sleep(60)
         os._exit(0)
     try:
-        time.sleep(0.2)  # until the child has closed its copy
+        assert os.read(told, 1) == b"x"
         journal.close()
         Journal(tmp_path / "j").close()
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(told)
+        os.close(tell)
 
 
 def test_a_journal_that_cannot_be_written_is_the_environments_fault(tmp_path: Path) -> None:

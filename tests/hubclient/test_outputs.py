@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import checkpoints
 import pytest
-from running import Here, contents, leftovers, start
+from running import Here, command, contents, leftovers, stopped, wait_for
 
 from hubclient import Checkpoint, disk, errors, outputs
 from hubclient.checkpoint import run
@@ -380,14 +380,15 @@ def test_two_threads_do_not_write_one_output(source: Path, f16: bytes, tmp_path:
 
 
 def test_two_processes_do_not_write_one_output(source: Path, f16: bytes, tmp_path: Path) -> None:
-    first = start("convert", source, "out.gguf", "--to", "gguf", "--type", "f16", cwd=tmp_path)
-    while not (tmp_path / "out.gguf.partial").exists():
-        assert first.poll() is None, first.communicate()
-    second = start("convert", source, "out.gguf", "--to", "gguf", "--type", "f16", cwd=tmp_path)
-    out, err = second.communicate(timeout=60)
-    if first.poll() is None:
-        assert second.returncode == 5 and out == "" and "another process is writing it" in err
-    assert first.wait(60) == 0, first.communicate()
+    arguments = ("convert", source, "out.gguf", "--to", "gguf", "--type", "f16")
+    first = stopped(*arguments, cwd=tmp_path, before=3)
+    wait_for((tmp_path / "out.gguf.partial").exists, first)
+    for options in ((), ("--force",)):
+        second = command(*arguments, *options, cwd=tmp_path)
+        assert second.returncode == 5 and second.stdout == "" and "out.gguf: another process is writing it" in second.stderr
+    (tmp_path / "go").touch()
+    out, err = first.communicate(timeout=60)
+    assert first.returncode == 0, err
     assert (tmp_path / "out.gguf").read_bytes() == f16 and leftovers(tmp_path) == []
 
 

@@ -241,10 +241,6 @@ def test_transformers_loads_what_came_back_and_computes_the_same(golden: Golden,
 # Goldens whose stripped GGUF gives a tokenizer that Transformers reads by another class, and which.
 OTHER_CLASS = {
     "mistral": "model_type llama makes Transformers use LlamaTokenizer, which merges runs of spaces unlike tokenizer.json",
-    **dict.fromkeys(
-        ("qwen3", "qwen3_yarn", "qwen3_embedding"),
-        "Qwen2Tokenizer normalises text whatever tokenizer.json says; no key names it where the structure is gpt-2's",
-    ),
 }
 
 
