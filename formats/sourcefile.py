@@ -39,7 +39,7 @@ def read_source(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     with open_source(path) as (file, state):
         if state.st_size > limit:
             raise DamagedInput(f"is {state.st_size:,} bytes, more than the {limit:,} that such a file may have", file=path)
-        data = file.read(limit + 1)
+        data = file.read(min(limit, state.st_size) + 1)  # a read reserves what it is asked for
     if len(data) > limit:
         raise DamagedInput(f"grew past {limit:,} bytes while it was read", file=path)
     return data, state

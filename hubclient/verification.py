@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hubclient.formats.model import TensorRef
-    from hubclient.model import Target
+    from hubclient.model import Model, Target
 
     Rows = np.ndarray[Any, Any]
 
@@ -105,9 +105,18 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
         reader = Reader(pool)
         both = [name for name in stored if name in names]
         judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), both))
-    judged += [TensorVerdict(name, "missing") for name in names if name not in stored]
+    recomputable = _recomputable(reference.model, target)
+    judged += [TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable]
     judged += [TensorVerdict(name, "extra") for name in stored if name not in names]
     return Report(Path(path), Path(against), tuple(judged), tuple(_differences(tested, target)))
+
+
+def _recomputable(model: Model, target: Target) -> set[str]:
+    """Names in the target of tensors (masks, inv_freq) that need not be stored."""
+    layouts = model.architecture.layouts.values()
+    dropped = {name for layout in layouts for name in layout.match(model.tensors, "hf", 0).dropped}
+    leaves = {id(array) for name, array in model.tensors.items() if name in dropped}
+    return {spec.name for spec, array in zip(target.spec.tensors, target.arrays, strict=True) if id(array) in leaves}
 
 
 def _request(tested: Checkpoint) -> Request:

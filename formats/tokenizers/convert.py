@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.formats.tokenizers import difference
 from hubclient.formats.tokenizers.gguf import MERGES, MODEL, SCORES, TOKENS, TYPES, to_gguf
@@ -55,11 +56,17 @@ def residual(tokenizer: Tokenizer, keys: Mapping[str, Value]) -> str:
 
 
 def to_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    """All Hugging Face files by relative name: those that the tokenizer came from, and tokenizer.json in any case."""
-    if tokenizer.document is not None:
+    """All Hugging Face files by relative name: those that the tokenizer came from, and tokenizer.json in any case.
+
+    Raises DamagedInput for text that is no UTF-8, which files of JSON cannot hold.
+    """
+    if tokenizer.document is None:
+        whole = rebuild(tokenizer_keys(to_gguf(tokenizer)), tokenizer.source)
+        tokenizer = replace(tokenizer, document=whole.document, config=tokenizer.config or whole.config)
+    try:
         return files_of(tokenizer)
-    whole = rebuild(tokenizer_keys(to_gguf(tokenizer)), tokenizer.source)
-    return files_of(replace(tokenizer, document=whole.document, config=tokenizer.config or whole.config))
+    except UnicodeEncodeError:
+        raise DamagedInput("the tokenizer or its chat template holds text that is no UTF-8", file=tokenizer.source) from None
 
 
 def _checksum(keys: Mapping[str, Value]) -> str:

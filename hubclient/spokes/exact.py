@@ -6,18 +6,22 @@ every one of its values is one; the tensors in question are small, so this is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
+from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.model import Encoding
 from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hubclient.rows import Reader
 
 _LIMIT = 64 << 20  # bytes of values that planning may look at
+_LARGEST_DERIVED = 1 << 16  # elements of a tensor that is derived from the config
 
 
 def narrowed(
@@ -46,6 +50,30 @@ def narrowed(
             natural = wanted if name in fitting else stored if moves else F32
             result[name] = known.get(name) or natural or F32
     return result, frozenset(fitting)
+
+
+def main_dtype(dtypes: Mapping[str, Encoding], tensors: Mapping[str, Array]) -> str | None:
+    """The dtype that holds most elements of a model's matrices."""
+    sizes: dict[str, int] = {}
+    for name, array in tensors.items():
+        if name in dtypes and len(array.shape) > 1:
+            sizes[dtypes[name].name] = sizes.get(dtypes[name].name, 0) + array.rows * array.columns
+    return max(sizes, key=lambda kind: sizes[kind], default=None)
+
+
+def values_of(array: Array) -> Callable[[], np.ndarray[Any, Any]]:
+    """Reads a small tensor that is derived from the config, as float32 of its shape; DamagedInput if it is not small."""
+
+    def read_all() -> np.ndarray[Any, Any]:
+        from hubclient.rows import FilePool, Reader
+
+        if array.rows > _LARGEST_DERIVED:
+            name = next(array.leaves()).ref.name
+            raise DamagedInput(f"tensor {name} has {array.rows} elements; no model needs that many", tensor=name)
+        with FilePool() as pool:
+            return array.read(0, array.rows, Reader(pool).floats).reshape(array.shape)
+
+    return read_all
 
 
 def _fits(array: Array, encoding: Encoding, reader: Reader) -> bool:

@@ -9,7 +9,7 @@ from hubclient.errors import DamagedInput, UnsupportedArchitecture
 from hubclient.formats.jsonfile import read_object
 from hubclient.formats.model import OpenedCheckpoint
 from hubclient.model import Model
-from hubclient.spokes import gguf, huggingface
+from hubclient.spokes import gguf_in, huggingface
 
 if TYPE_CHECKING:
     from hubclient.plugins import Host
@@ -20,7 +20,7 @@ UNKNOWN = Architecture("unknown", (), "unknown", (), {}, Placement("", ()))
 def read(opened: OpenedCheckpoint, host: Host) -> Model:
     """A model with a tokenizer and, where the architecture is known, the options that it stores tokenizers with."""
     if opened.format == "gguf":
-        return Model(opened, UNKNOWN, "", {}, {}, {}, load_tokenizer=lambda: gguf.load_tokenizer(opened, None))
+        return Model(opened, UNKNOWN, "", {}, {}, {}, load_tokenizer=lambda: gguf_in.load_tokenizer(opened, None))
     raw = read_object(opened.sidecars["config.json"]) if "config.json" in opened.sidecars else {}
     architecture = UNKNOWN
     if raw:

@@ -1,0 +1,127 @@
+"""The GGUF spoke's way in: the canonical view of a file, its config and its small files rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.config import normalise, restore
+from hubclient.errors import DamagedInput, PluginConflict
+from hubclient.formats.jsonfile import write_json
+from hubclient.formats.model import Encoding, OpenedCheckpoint, Value
+from hubclient.model import Model, Naming, leaf
+from hubclient.spokes import carried as own
+from hubclient.spokes import rebuild
+from hubclient.spokes.exact import main_dtype, narrowed, values_of
+from hubclient.spokes.matching import converted, layers_of, located, match
+
+if TYPE_CHECKING:
+    from hubclient.architectures.declaration import Architecture
+    from hubclient.formats.tokenizers import Tokenizer
+    from hubclient.plugins import Host
+
+_POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
+
+
+def read(opened: OpenedCheckpoint, host: Host) -> Model:
+    """The canonical view of a GGUF file."""
+    carried = own.load(opened.metadata, opened.path)
+    architecture = _recognise(opened, host, carried)
+    layout = architecture.layouts["gguf"]
+    config = located(opened, lambda: rebuild.told(architecture, opened.metadata))
+    matching = match(architecture, "gguf", opened.tensors, "target", layers_of(architecture, config), str(opened.path))
+    stored = {name: leaf(ref) for name, ref in opened.tensors.items()}
+    tensors = located(opened, lambda: converted(matching, stored, config, "target"))
+    derived = {name: values_of(stored[name]) for name in layout.derive if name in opened.tensors}
+    config, losses = located(opened, lambda: rebuild.with_derived(architecture, config, derived))
+    hf_class = carried.hf_class if carried else _usual_class(architecture, config)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    located(opened, lambda: rebuild.check_sizes(architecture, config, shapes))
+    known = carried.all_dtypes(tensors) if carried else {}
+    dtypes, fitting = narrowed(tensors, _main_encoding(opened.tensors.values()), known)
+    raw = located(
+        opened, lambda: rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, main_dtype(dtypes, tensors))
+    )
+    if carried:
+        raw, losses = restore(raw, carried.config), []
+    whole = located(opened, lambda: normalise(raw, architecture.defaults))
+    pooling = {"pooling_mode": config["pooling_mode"]} if "pooling_mode" in config else {}
+    files = dict(carried.files) if carried else located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))
+    naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
+    return Model(
+        opened=opened, architecture=architecture, hf_class=hf_class,
+        config={**whole, **pooling}, raw_config=raw, tensors=tensors, naming=naming,
+        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened, architecture),
+    )  # fmt: skip
+
+
+def load_tokenizer(opened: OpenedCheckpoint, architecture: Architecture | None) -> Tokenizer | None:
+    """The tokenizer of a file's keys, None if it has none; the architecture says how its family stores one."""
+    from hubclient.formats.tokenizers import from_gguf
+
+    if "tokenizer.ggml.model" not in opened.metadata:
+        return None
+    kept = opened.metadata.get(own.TOKENIZER_KEY)
+    options = architecture.tokenizer if architecture else None
+    elsewhere = {pair.full_key("") for pair in architecture.config} if architecture else set()  # BERT's token_type_count
+    metadata = {key: value for key, value in opened.metadata.items() if key not in elsewhere}
+    return from_gguf(metadata, str(kept.value) if kept else None, options=options, source=opened.path)
+
+
+def _main_encoding(stored: Iterable[Any]) -> Encoding | None:
+    """The encoding that holds most bytes, of matrices if there are any."""
+    sizes: dict[Encoding, int] = {}
+    for item in stored:
+        weight = item.nbytes if len(item.shape) > 1 else 0
+        sizes[item.encoding] = sizes.get(item.encoding, 0) + weight
+    return max(sizes, key=lambda encoding: sizes[encoding], default=None)
+
+
+def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None) -> Architecture:
+    stated = opened.metadata.get("general.architecture")
+    if stated is None or stated.type != "str":
+        fault = "missing" if stated is None else f"of type {stated.type}"
+        raise DamagedInput(f"general.architecture is {fault}, so nothing says what model this is", file=opened.path)
+    name = str(stated.value)
+    candidates = host.architectures("gguf", name)
+    if carried:
+        named = [item for item in candidates if item.name == carried.architecture]
+        if named:
+            return named[0]
+    told_apart = [item for item in candidates if item.when is not None and item.when.of(_names(item, opened))]
+    usual = [item for item in candidates if item.when is None and item.look_alike is None]
+    found = told_apart or usual
+    if len(found) != 1:
+        names = ", ".join(item.name for item in found) or "none"
+        raise PluginConflict(
+            f"{opened.path}: {name!r} may be any of several declarations ({names}) and nothing tells them apart", name
+        )
+    return found[0]
+
+
+def _names(architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, tuple[int, ...]]:
+    matching = architecture.layouts["gguf"].match(opened.tensors, "target", 0)
+    return {name: () for bound in matching.bound for name in bound.outputs}
+
+
+def _usual_class(architecture: Architecture, config: Mapping[str, Any]) -> str:
+    headless = [name for name in architecture.hf if architecture.headless(name)]
+    return headless[0] if headless and "pooling_mode" in config else architecture.hf[0]
+
+
+def _rebuilt_files(metadata: Mapping[str, Value], config: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, bytes]:
+    files = {}
+    if generation := rebuild.generation_config(metadata, raw):
+        files["generation_config.json"] = write_json(generation)
+    if pooling := config.get("pooling_mode"):
+        modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+        listed = [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (path, kind) in enumerate(modules)
+        ]
+        size = config.get("hidden_size")
+        files["modules.json"] = write_json(listed)
+        files["1_Pooling/config.json"] = write_json(
+            {"word_embedding_dimension": size, **{key: mode == pooling for mode, key in _POOLED.items()}}
+        )
+    return files

@@ -1,0 +1,86 @@
+"""A model's tensors through an architecture's layout for a format, either way; and faults that name file and tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hubclient.architectures.arrays import Array
+from hubclient.architectures.layouts import Bound, Matching, Side
+from hubclient.errors import DamagedInput, UnmappedTensor
+from hubclient.formats.model import OpenedCheckpoint
+from hubclient.formats.names import shown
+
+if TYPE_CHECKING:
+    from hubclient.architectures.declaration import Architecture
+
+T = TypeVar("T")
+_LONG = 100  # characters of a tensor's name in a message
+_NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares an architecture, with a rule for every tensor"
+_NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
+
+
+def match(architecture: Architecture, space: str, names: Iterable[str], side: Side, layers: int, where: str) -> Matching:
+    """These names sorted under the rules of the layout for `space`; UnmappedTensor or DamagedInput unless all is there."""
+    matching = architecture.layouts[space].match(names, side, layers)
+    if matching.unmatched:
+        told = _several(where, matching.unmatched, f"no rule in the architecture {architecture.name}")
+        raise UnmappedTensor(told, matching.unmatched, hint=_NO_RULE)
+    if matching.missing:
+        told = _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs")
+        raise UnmappedTensor(told, matching.missing, hint=_NO_TENSOR)
+    surplus = {layer for bound in matching.bound for capture, layer in bound.captures if capture == "i" and layer >= layers}
+    if surplus:
+        raise DamagedInput(
+            f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})"
+        )
+    return matching
+
+
+def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[str, Any], side: Side) -> dict[str, Array]:
+    """The arrays on the other side: `side` is where `tensors` are. DamagedInput names the tensors that do not fit."""
+    arrays: dict[str, Array] = {}
+    for bound in matching.bound:
+        inputs = tuple(tensors[name] for name in bound.inputs)
+        transform = bound.rule.transform
+        with _naming(bound):
+            outputs = transform.forward(inputs, config) if side == "hf" else transform.backward(inputs, config)
+            arrays.update(zip(bound.outputs, outputs, strict=True))
+    return arrays
+
+
+def layers_of(architecture: Architecture, config: Mapping[str, Any]) -> int:
+    """The number of blocks that a config announces; 0 if it does not."""
+    value = config.get(architecture.blocks)
+    return value if isinstance(value, int) else 0
+
+
+def located(opened: OpenedCheckpoint, make: Callable[[], T]) -> T:
+    """`make()`; its DamagedInput names the file at fault: the config for what is wrong there, else the checkpoint."""
+    try:
+        return make()
+    except DamagedInput as error:
+        if error.file is not None:
+            raise
+        config = opened.sidecars.get("config.json") if error.message.startswith("config: ") else None
+        raise DamagedInput(error.message, file=config or opened.path, tensor=error.tensor) from None
+
+
+def _several(where: str, names: tuple[str, ...], lack: str, because: str = "") -> str:
+    some = ", ".join(name if len(name) <= _LONG else shown(name) for name in names[:3])
+    some += f" and {len(names) - 3} more" if len(names) > 3 else ""
+    if because:
+        return f"{where}: {lack} named {some}, {because}"
+    return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {some}"
+
+
+@contextmanager
+def _naming(bound: Bound) -> Iterator[None]:
+    """A DamagedInput about the shapes of a rule's tensors names them."""
+    try:
+        yield
+    except DamagedInput as error:
+        if error.message.startswith("config: "):
+            raise
+        raise DamagedInput(f"{', '.join(bound.inputs)}: {error.message}", tensor=bound.inputs[0]) from None
