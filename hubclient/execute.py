@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -113,9 +113,9 @@ def _run(
     report = _Reporter(progress, sum(step.nbytes for output in plan.outputs for step in output.steps))
     pending: set[Future[list[_Written]]] = set()
 
-    def collect(*, everything: bool) -> None:
+    def collect() -> None:
         nonlocal pending
-        finished, pending = wait(pending, return_when=ALL_COMPLETED if everything else FIRST_COMPLETED)
+        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in finished:
             for written in future.result():
                 outputs[written.output].note(written.step, written.start, written.stop, written.crc)
@@ -126,8 +126,9 @@ def _run(
             for job in _jobs(plan, outputs, max_memory - _BASE_MEMORY, jobs, report):
                 pending.add(submit(job))
                 if len(pending) >= _AHEAD * jobs:
-                    collect(everything=False)
-            collect(everything=True)
+                    collect()
+            while pending:
+                collect()
         except BrokenExecutor as error:
             raise EnvironmentFault(f"a worker process ended before its work was done: {error}") from error
         finally:

@@ -42,6 +42,7 @@ class Output:
         recorded = self._journal.read()
         self._begun = bool(recorded.described)
         self._ours = recorded.described.get("fingerprint") == self._described["fingerprint"]
+        self._was_finished = recorded.finished
         try:
             self._resume(plan, recorded)
             self._refuse_existing()
@@ -166,7 +167,7 @@ class Output:
     def _begin(self) -> None:
         """A new journal, before any partial file: partial files without one are a stranger's."""
         self._begun = True
-        if not self._ours:
+        if not self._ours or self._was_finished:
             self._journal.start(self._described)
         self._discard()
         self._done = {}

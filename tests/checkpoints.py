@@ -13,6 +13,7 @@ from rawsafetensors import entry, put, put_index
 Shapes = dict[str, tuple[int, ...]]
 Tensors = dict[str, "np.ndarray[Any, Any]"]
 
+WEIGHTS, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
 ABSENT = object()  # as a value in `config`: leave the key out
 
 LLAMA: dict[str, Any] = {
@@ -141,6 +142,23 @@ def stored(array: np.ndarray[Any, Any], dtype: str) -> bytes:
     if dtype == "BF16":
         return (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16).tobytes()
     return array.astype({"F32": np.float32, "F16": np.float16, "F64": np.float64}.get(dtype, array.dtype)).tobytes()
+
+
+def altered_gguf(
+    path: Path, folder: Path, metadata: Mapping[str, Any] | None = None, shapes: Mapping[str, Any] | None = None
+) -> Path:
+    """A copy of a GGUF, called bad.gguf, with other keys and tensors (None: without); all values are zero."""
+    from hubclient.formats import gguf
+    from hubclient.formats.encodings import F32
+    from hubclient.formats.model import OutputSpec, TensorSpec
+
+    opened = gguf.FORMAT.open(path)
+    keys = {key: value for key, value in {**opened.metadata, **(metadata or {})}.items() if value is not None}
+    sizes = {**{name: ref.shape for name, ref in opened.tensors.items()}, **(shapes or {})}
+    specs = tuple(TensorSpec(name, shape, F32) for name, shape in sizes.items() if shape is not None)
+    (layout,) = gguf.FORMAT.layout(OutputSpec("bad.gguf", specs, keys))
+    (folder / "bad.gguf").write_bytes(layout.head.ljust(layout.size, b"\0"))
+    return folder / "bad.gguf"
 
 
 def write_json(path: Path, value: Any) -> Path:

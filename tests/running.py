@@ -119,14 +119,39 @@ def command(*arguments: str | Path, cwd: Path, **options: Any) -> subprocess.Com
     return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-def stopped(*arguments: str | Path, cwd: Path, before: int) -> subprocess.Popen[str]:
+@contextmanager
+def stopped(*arguments: str | Path, cwd: Path, before: int) -> Iterator[subprocess.Popen[str]]:
     """The same, running until it has written all tiles before the n-th; a file "go" in its folder lets it go on."""
     line = [sys.executable, "-c", _GATED.format(number=before), *map(str, arguments)]
-    return subprocess.Popen(line, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Until it holds, while the process runs."""
-    while not condition():
+    for _ in range(6000):
+        if condition():
+            return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
+    raise TimeoutError
+
+
+Failing = Callable[..., tuple[int, str]]  # the fixture `failing`
+
+
+def refused(failing: Failing, source: Path, code: int, *needles: str, to: str = "gguf", only: str | None = None) -> None:
+    """Converting ends with that code and one sentence that holds the needles, and leaves nothing behind."""
+    out = source.parent / "out"
+    out.mkdir()
+    found, err = failing("convert", source, out / "result", "--to", to, *(["--only", only] if only else []))
+    first, *hint = err.splitlines()
+    assert found == code, err
+    assert first.startswith("hubclient: ") and len(first) < 1000 and len(hint) <= 1 and "fault of ours" not in err
+    for needle in needles:
+        assert needle in first, f"{needle!r} is not in {first!r}"
+    assert list(out.iterdir()) == []

@@ -1,16 +1,31 @@
-"""The command line in this process, for tests of what it says when it fails."""
+"""A tiny checkpoint to work on, and the command line in this process, for tests of what it says when it fails."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import checkpoints
 import pytest
+from running import Failing
 
+from hubclient import Checkpoint
 from hubclient.cli import main
 
-Failing = Callable[..., tuple[int, str]]
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama."""
+    return checkpoints.llama(tmp_path_factory.mktemp("source") / "llama")
+
+
+@pytest.fixture(scope="module")
+def f16(source: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What it is as a GGUF of type F16."""
+    (path,) = Checkpoint.from_pretrained(source).save_pretrained(
+        tmp_path_factory.mktemp("f16") / "a.gguf", format="gguf", type="f16"
+    )
+    return path.read_bytes()
 
 
 @pytest.fixture

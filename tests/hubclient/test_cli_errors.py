@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import checkpoints
 import pytest
-from running import command
+from running import Failing, command
 
 from hubclient import errors
-
-Failing = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
