@@ -5,7 +5,7 @@ A family module imports its words from here and is read top to bottom; nothing i
 
 from hubclient.architectures.config import Fixed, Pair, Pairs, code, f32, labels, text, u32
 from hubclient.architectures.declaration import Architecture, Fact, Placement, absent, columns_of, present, rows_of
-from hubclient.architectures.expressions import by_value, product, ratio
+from hubclient.architectures.expressions import Expr, by_value, product, ratio
 from hubclient.architectures.layouts import Layout, block, optional
 from hubclient.architectures.rope import ROPE, Llama3Factors
 from hubclient.architectures.transforms import Transform, concat, identity, rope, shift, transpose
@@ -13,6 +13,7 @@ from hubclient.architectures.transforms import Transform, concat, identity, rope
 __all__ = [
     "ROPE",
     "Architecture",
+    "Expr",
     "Fact",
     "Fixed",
     "Layout",

@@ -82,6 +82,17 @@ BERT = Architecture(
         "type_vocab_size": rows_of("bert.embeddings.token_type_embeddings.weight"),
         "intermediate_size": rows_of("bert.encoder.layer.0.intermediate.dense.weight"),
     },
+    shapes={
+        "bert.embeddings.word_embeddings.weight": ("vocab_size", "hidden_size"),
+        "bert.embeddings.position_embeddings.weight": ("max_position_embeddings", "hidden_size"),
+        "bert.embeddings.token_type_embeddings.weight": ("type_vocab_size", "hidden_size"),
+        "bert.encoder.layer.{i}.attention.self.query.weight": ("hidden_size", "hidden_size"),
+        "bert.encoder.layer.{i}.attention.self.key.weight": ("hidden_size", "hidden_size"),
+        "bert.encoder.layer.{i}.attention.self.value.weight": ("hidden_size", "hidden_size"),
+        "bert.encoder.layer.{i}.attention.output.dense.weight": ("hidden_size", "hidden_size"),
+        "bert.encoder.layer.{i}.intermediate.dense.weight": ("intermediate_size", "hidden_size"),
+        "bert.encoder.layer.{i}.output.dense.weight": ("hidden_size", "intermediate_size"),
+    },
     assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
     placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
 )

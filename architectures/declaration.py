@@ -97,6 +97,8 @@ class Architecture:
     spellings     older last components of tensor names: {"gamma": "weight"}
     implied       config values that a set of tensors tells (tied embeddings, biases, sizes); a size that the config
                   gives otherwise is a contradiction
+    shapes        sizes of Hugging Face tensors, by pattern, as expressions over the config; a tensor that contradicts
+                  them is refused
     assumed       what readers of a format take for granted, by config path: a tuple of values, or an expression that
                   also fills the value in on the way back; a model that differs is reported as a loss
     when          tells look-alikes apart on the way back: this declaration is meant if the fact holds
@@ -116,6 +118,7 @@ class Architecture:
     blocks: str = "num_hidden_layers"
     spellings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     implied: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
+    shapes: Mapping[str, tuple[Expr, ...]] = field(default_factory=lambda: MappingProxyType({}))
     assumed: Mapping[str, tuple[Any, ...] | Expr] = field(default_factory=lambda: MappingProxyType({}))
     when: Fact | None = None
     look_alike: str | None = None

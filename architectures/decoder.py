@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hubclient.architectures import ROPE, Fact, Pairs, absent, columns_of, f32, optional, present, rows_of, u32
+from hubclient.architectures import ROPE, Expr, Fact, Pairs, absent, columns_of, f32, optional, present, product, rows_of, u32
 
 CONFIG: Pairs = (
     u32("num_hidden_layers", "block_count"),
@@ -45,6 +45,33 @@ SIZES: Mapping[str, Fact] = {
 }
 TIED: Mapping[str, Fact] = {"tie_word_embeddings": absent("lm_head.weight"), **SIZES}
 BIASED: Mapping[str, Fact] = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
+
+HIDDEN, FEED = ("hidden_size",), ("intermediate_size",)
+Q, KV = product("num_attention_heads", "head_dim"), product("num_key_value_heads", "head_dim")
+ENDS_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+    "model.embed_tokens.weight": ("vocab_size", "hidden_size"),
+    "lm_head.weight": ("vocab_size", "hidden_size"),
+    "model.norm.weight": HIDDEN,
+}
+BLOCK_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+    "model.layers.{i}.input_layernorm.weight": HIDDEN,
+    "model.layers.{i}.post_attention_layernorm.weight": HIDDEN,
+    "model.layers.{i}.self_attn.q_proj.weight": (Q, "hidden_size"),
+    "model.layers.{i}.self_attn.k_proj.weight": (KV, "hidden_size"),
+    "model.layers.{i}.self_attn.v_proj.weight": (KV, "hidden_size"),
+    "model.layers.{i}.self_attn.o_proj.weight": ("hidden_size", Q),
+    "model.layers.{i}.self_attn.q_proj.bias": (Q,),
+    "model.layers.{i}.self_attn.k_proj.bias": (KV,),
+    "model.layers.{i}.self_attn.v_proj.bias": (KV,),
+    "model.layers.{i}.self_attn.o_proj.bias": HIDDEN,
+    "model.layers.{i}.mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
+    "model.layers.{i}.mlp.up_proj.weight": ("intermediate_size", "hidden_size"),
+    "model.layers.{i}.mlp.down_proj.weight": ("hidden_size", "intermediate_size"),
+    "model.layers.{i}.mlp.gate_proj.bias": FEED,
+    "model.layers.{i}.mlp.up_proj.bias": FEED,
+    "model.layers.{i}.mlp.down_proj.bias": HIDDEN,
+}
+SHAPES = {**ENDS_SHAPES, **BLOCK_SHAPES}
 
 ROPE_TYPES = ("default", "linear", "yarn", None)
 FIRST, LAST = ("model.embed_tokens",), ("model.norm", "lm_head")

@@ -4,7 +4,7 @@ Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what i
 """
 
 from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, shift, u32
-from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, INV_FREQ, MLP, SIZES
+from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, HIDDEN, INV_FREQ, MLP, SHAPES, SIZES
 
 NORM = shift(1.0)
 ENDS = {
@@ -55,6 +55,11 @@ GEMMA2 = Architecture(
         )
     },
     implied=SIZES,
+    shapes={
+        **SHAPES,
+        "model.layers.{i}.pre_feedforward_layernorm.weight": HIDDEN,
+        "model.layers.{i}.post_feedforward_layernorm.weight": HIDDEN,
+    },
     assumed={
         "rope_parameters.rope_type": ("default", None),
         "rope_parameters.rope_theta": (10000.0, None),

@@ -75,6 +75,15 @@ GPT2 = Architecture(
         "n_positions": rows_of("transformer.wpe.weight"),
         "n_inner": columns_of("transformer.h.0.mlp.c_fc.weight"),
     },
+    shapes={
+        "transformer.wte.weight": ("vocab_size", "n_embd"),
+        "transformer.wpe.weight": ("n_positions", "n_embd"),
+        "transformer.h.{i}.ln_1.weight": ("n_embd",),
+        "transformer.h.{i}.attn.c_attn.weight": ("n_embd", product(3, "n_embd")),
+        "transformer.h.{i}.attn.c_proj.weight": ("n_embd", "n_embd"),
+        "transformer.h.{i}.mlp.c_fc.weight": ("n_embd", "n_inner"),
+        "transformer.h.{i}.mlp.c_proj.weight": ("n_inner", "n_embd"),
+    },
     assumed={
         "activation_function": ("gelu_new", None),
         "scale_attn_weights": (True, None),

@@ -15,7 +15,20 @@ from hubclient.architectures import (
     rope,
     u32,
 )
-from hubclient.architectures.decoder import BIASED, DECODER, ENDS, FIRST, HEAD_DIM, INV_FREQ, LAST, MLP, NORMS, ROPE_TYPES, TIED
+from hubclient.architectures.decoder import (
+    BIASED,
+    DECODER,
+    ENDS,
+    FIRST,
+    HEAD_DIM,
+    INV_FREQ,
+    LAST,
+    MLP,
+    NORMS,
+    ROPE_TYPES,
+    SHAPES,
+    TIED,
+)
 
 HEADS, KV_HEADS = rope("num_attention_heads", "head_dim"), rope("num_key_value_heads", "head_dim")
 ATTENTION = {
@@ -64,6 +77,7 @@ LLAMA = Architecture(
         )
     },
     implied={**TIED, **BIASED, "mlp_bias": present("model.layers.0.mlp.gate_proj.bias")},
+    shapes=SHAPES,
     assumed={"rope_parameters.rope_type": (*ROPE_TYPES, "llama3"), "hidden_act": ("silu", None)},
     tokenizer={"add_space_prefix": "tokenizer_config", "prefer": "sentencepiece"},
     placement=Placement(
@@ -88,6 +102,7 @@ MISTRAL = replace(
         "sliding_window": 4096,
     },
     layouts={"gguf": replace(LLAMA.layouts["gguf"], name="llama")},
+    shapes=SHAPES,
     assumed={**LLAMA.assumed, "sliding_window": (None,)},
     look_alike="llama",
     placement=replace(LLAMA.placement, window="sliding_window"),

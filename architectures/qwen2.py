@@ -1,7 +1,7 @@
 """Qwen 2 and 2.5. Source: Transformers `modeling_qwen2`."""
 
 from hubclient.architectures import Architecture, Layout, Placement, block, code, optional, product, ratio
-from hubclient.architectures.decoder import ATTENTION, DECODER, ENDS, FIRST, INV_FREQ, LAST, MLP, NORMS, ROPE_TYPES, TIED
+from hubclient.architectures.decoder import ATTENTION, DECODER, ENDS, FIRST, INV_FREQ, LAST, MLP, NORMS, ROPE_TYPES, SHAPES, TIED
 
 POOLING = code("pooling_mode", "pooling_type", {"mean": 1, "cls": 2, "lasttoken": 3})
 BIASES = optional(
@@ -25,6 +25,7 @@ QWEN2 = Architecture(
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
         "num_key_value_heads": (32, product("num_attention_heads", 1)),
+        "head_dim": ratio("hidden_size", "num_attention_heads"),
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
@@ -32,6 +33,7 @@ QWEN2 = Architecture(
     },
     layouts={"gguf": Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES), drop=INV_FREQ)},
     implied=TIED,
+    shapes=SHAPES,
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "use_sliding_window": (False, None), "hidden_act": ("silu", None)},
     tokenizer={"prefer": "sentencepiece", "tokenizer_class": {"qwen2": "Qwen2Tokenizer", "gpt-2": "Qwen2Tokenizer"}},
     placement=Placement(

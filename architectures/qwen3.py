@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hubclient.architectures import Architecture, Layout, block, optional, product
-from hubclient.architectures.decoder import ATTENTION, BIASED, DECODER, ENDS, HEAD_DIM, INV_FREQ, MLP, NORMS, TIED
+from hubclient.architectures.decoder import ATTENTION, BIASED, DECODER, ENDS, HEAD_DIM, INV_FREQ, MLP, NORMS, SHAPES, TIED
 from hubclient.architectures.qwen2 import BIASES, POOLING, QWEN2
 
 QK_NORMS = {
@@ -25,6 +25,11 @@ QWEN3: Architecture = replace(
         )
     },
     implied={**TIED, **BIASED},
+    shapes={
+        **SHAPES,
+        "model.layers.{i}.self_attn.q_norm.weight": ("head_dim",),
+        "model.layers.{i}.self_attn.k_norm.weight": ("head_dim",),
+    },
     placement=replace(QWEN2.placement, kv_elements=product(2, product("num_key_value_heads", "head_dim"))),
 )
 

@@ -165,7 +165,9 @@ class Checkpoint:
         if folder and any(path in item.parents for item in (source, *inputs)):
             raise UsageError(f"{path}: the source lies in this folder; name another output")
         if not folder and path.is_dir():
-            raise UsageError(f"{path}: is a folder where a file is to be written; add a file name, such as {path / '{name}-{type}.gguf'}")
+            raise UsageError(
+                f"{path}: is a folder where a file is to be written; add a file name, such as {path / '{name}-{type}.gguf'}"
+            )
 
 
 def run(

@@ -113,7 +113,13 @@ class DamagedInput(HubclientError, ValueError):
     exit_code = 4
 
     def __init__(
-        self, message: str, *, file: Path | str | None = None, tensor: str | None = None, offset: int | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        file: Path | str | None = None,
+        tensor: str | None = None,
+        offset: int | None = None,
+        hint: str | None = None,
     ) -> None:
         where = f"{file}: " if file is not None and not message.startswith(f"{file}: ") else ""
         super().__init__(where + message, hint=hint)

@@ -34,7 +34,14 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
     }
     if tensors:
         result["tensors"] = [
-            {"name": ref.name, "shape": list(ref.shape), "encoding": ref.encoding.name, "bytes": ref.nbytes, "file": ref.file.name, "offset": ref.offset}
+            {
+                "name": ref.name,
+                "shape": list(ref.shape),
+                "encoding": ref.encoding.name,
+                "bytes": ref.nbytes,
+                "file": ref.file.name,
+                "offset": ref.offset,
+            }
             for ref in opened.tensors.values()
         ]
     return result
@@ -47,7 +54,12 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
     except HubclientError as error:
         return {"architecture": None, "class": None, "why": str(error)}
     targets = sorted({checkpoint.format, "safetensors", *model.architecture.layouts})
-    return {"architecture": model.architecture.name, "class": model.hf_class, "converts_to": targets, "config": dict(model.raw_config)}
+    return {
+        "architecture": model.architecture.name,
+        "class": model.hf_class,
+        "converts_to": targets,
+        "config": dict(model.raw_config),
+    }
 
 
 def _shown(value: Any) -> Any:

@@ -5,7 +5,6 @@ Every format is a spoke to it (see hubclient.spokes).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,7 +107,7 @@ class Target:
 
 def display_name(path: Path) -> str:
     """What to call a checkpoint: the repository's name if its folder is a cache snapshot, else the folder's or file's."""
-    path = Path(os.path.abspath(path))  # a link keeps its own name
+    path = path.absolute() if path.name not in ("", ".", "..") else path.resolve()  # a link keeps its own name
     if path.is_file():
         return path.stem
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):

@@ -187,7 +187,11 @@ def _check_codecs(step: Step) -> None:
     unreadable = [encoding.name for encoding in encodings_of(step.array) if not can_decode(encoding)]
     if unreadable or not can_encode(step.encoding):
         names = ", ".join(leaf.ref.name for leaf in step.array.leaves())
-        told = f"{unreadable[0]}, which cannot be decoded here" if unreadable else f"to become {step.encoding}, which cannot be encoded here"
+        told = (
+            f"{unreadable[0]}, which cannot be decoded here"
+            if unreadable
+            else f"to become {step.encoding}, which cannot be encoded here"
+        )
         raise UnsupportedEncoding(f"tensor {names} is {told}")
 
 
@@ -203,5 +207,3 @@ def _identity(ref: Any) -> str:
     if isinstance(ref, Inline):
         return f"{ref.name}={hashlib.sha256(ref.data).hexdigest()}"
     return f"{ref.name}@{ref.file.name}+{ref.offset}"
-
-

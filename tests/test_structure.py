@@ -74,12 +74,26 @@ def test_a_relative_link_leads_to_each_room(room: str):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; sys.argv = ['hubclient', '--help']\nfrom hubclient.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = (
+        "import sys; sys.argv = ['hubclient', '--help']\nfrom hubclient.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    )
     code += "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(re.findall(r"'(\w+)'", done.stderr))
     assert "Commands:" in done.stdout and "hubclient" in loaded
-    assert not loaded & {"numpy", "numba", "torch", "rich", "httpx", "requests", "urllib3", "aiohttp", "huggingface_hub", "tokenizers", "gguf"}
+    assert not loaded & {
+        "numpy",
+        "numba",
+        "torch",
+        "rich",
+        "httpx",
+        "requests",
+        "urllib3",
+        "aiohttp",
+        "huggingface_hub",
+        "tokenizers",
+        "gguf",
+    }
 
 
 def test_family_modules_are_constants_only_and_import_nothing_heavy():

@@ -102,6 +102,7 @@ def texts() -> tuple[str, ...]:
 
 def differing(first: Any, second: Any, *, special: bool = False) -> list[str]:
     """The texts that two `tokenizers.Tokenizer` encode differently."""
+
     def ids(tokenizer: Any, text: str) -> list[int]:
         found: list[int] = tokenizer.encode(text, add_special_tokens=special).ids
         return found

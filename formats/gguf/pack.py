@@ -85,4 +85,3 @@ def _code(kind: str) -> bytes:
     if kind not in VALUE_CODES:
         raise TypeError("GGUF has no such type")
     return struct.pack("<I", VALUE_CODES[kind])
-

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.argument("out", required=False)
 @click.option("--to", "target", required=True, metavar="FORMAT", help="gguf or safetensors.")
 @click.option(
-    "--type", "types", multiple=True, metavar="T",
+    "--type",
+    "types",
+    multiple=True,
+    metavar="T",
     help="Encoding: auto (default), f32, f16, bf16, Q8_0 ...; several times for several outputs.",
 )
 @click.option("--only", type=click.Choice(["tokenizer", "config"]), help="Convert only this part.")

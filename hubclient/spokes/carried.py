@@ -98,6 +98,8 @@ def load(metadata: Mapping[str, Value], path: Path) -> Carried | None:
         return None
     content = parse_json(str(metadata[CHECKPOINT_KEY].value).encode("utf-8", "surrogateescape"), path, part=f"{CHECKPOINT_KEY} ")
     try:
+        if content["version"] != 1:
+            raise DamagedInput(f"{path}: {CHECKPOINT_KEY} has a version that is not known here", file=path)
         return Carried(
             str(content["architecture"]),
             str(content["class"]),

@@ -62,6 +62,7 @@ def write(model: Model, request: Request) -> Target:
     layout = model.architecture.layouts["gguf"]
     matching = match(model.architecture, "gguf", model.tensors, "hf", model.layers, str(model.opened.path))
     located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
+    located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
     _check_head(model)
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, model.tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())

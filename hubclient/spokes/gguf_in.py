@@ -37,6 +37,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     hf_class = carried.hf_class if carried else _usual_class(architecture, config)
     shapes = {name: array.shape for name, array in tensors.items()}
     located(opened, lambda: rebuild.check_sizes(architecture, config, shapes))
+    located(opened, lambda: rebuild.check_shapes(architecture, config, shapes, complete=False))
     known = carried.all_dtypes(tensors) if carried else {}
     dtypes, fitting = narrowed(tensors, _main_encoding(opened.tensors.values()), known)
     raw = located(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hubclient.architectures.config import Pair, Pairs, backward, forward, spell, u32
 from hubclient.architectures.declaration import columns_of, rows_of
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
+from hubclient.architectures.layouts import Pattern, template
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes.huggingface import TORCH_DTYPES
@@ -73,6 +74,22 @@ def check_sizes(architecture: Architecture, config: Mapping[str, Any], shapes: S
         said, found = config.get(key), fact.of(shapes)
         if isinstance(fact, rows_of | columns_of) and None not in (said, found) and said != found:
             raise DamagedInput(f"config: {key} is {shown(said)}, but tensor {fact.name} has the shape {list(shapes[fact.name])}")
+
+
+def check_shapes(architecture: Architecture, config: Mapping[str, Any], shapes: Shapes, *, complete: bool) -> None:
+    """DamagedInput if a tensor's shape contradicts the config. Unless the config is `complete`, what it lacks is not held against it."""
+    patterns = [(Pattern.of(text), sizes) for text, sizes in architecture.shapes.items()]
+    get = evaluate if complete else _evaluate
+    wanted = {pattern.template: [(size, get(size, config)) for size in sizes] for pattern, sizes in patterns}
+    for name, shape in shapes.items():
+        expected = wanted.get(template(name)[0])
+        if expected is None:
+            continue
+        if len(expected) != len(shape) or any(
+            size not in (None, found) for (_, size), found in zip(expected, shape, strict=True)
+        ):
+            told = ", ".join(str(rule) if size in (None, rule) else f"{rule} = {size}" for rule, size in expected)
+            raise DamagedInput(f"{name} has the shape {list(shape)} where the config asks for [{told}]", tensor=name)
 
 
 def with_derived(

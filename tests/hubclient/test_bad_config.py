@@ -212,8 +212,13 @@ def test_a_transposed_matrix_must_be_one(shape: tuple[int, ...], failing: Failin
 
 
 def test_more_dimensions_than_the_target_has_are_unsupported(failing: Failing, tmp_path: Path) -> None:
-    folder = checkpoints.llama(tmp_path / "llama", tensors={BLOCK + "mlp.down_proj.weight": (1, 1, 1, 1, 64, 96)})
-    refused(failing, folder, 3, "blk.0.ffn_down.weight")
+    folder = checkpoints.bert(tmp_path / "bert", tensors={"encoder.layer.0.output.LayerNorm.weight": (1, 1, 1, 1, 1, 64)})
+    refused(failing, folder, 3, "blk.0.layer_output_norm.weight")
+
+
+def test_a_shape_that_the_config_does_not_ask_for_is_a_contradiction(failing: Failing, tmp_path: Path) -> None:
+    folder = checkpoints.llama(tmp_path / "llama", tensors={"model.norm.weight": (32,)})
+    refused(failing, folder, 4, "model.norm.weight", "hidden_size = 64")
 
 
 def test_one_tensor_under_two_names_is_a_contradiction(failing: Failing, tmp_path: Path) -> None:
