@@ -1,6 +1,6 @@
-"""Measure, and print one table: `python -m benchmarks [NAME...] [--json FILE]`; without names, everything.
+"""Measure, and print one table: `python -m benchmarks [NAME...]`; without names, everything.
 
-Checkpoints, the peer's environment and outputs go to `.bench` (15 GB while running, 4 GB after). For meaningful numbers
+Checkpoints, the peer's environment and outputs go to `.bench` (8 GB while running, 4 GB after). For meaningful numbers
 nothing else should be running.
 """
 
@@ -24,31 +24,50 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Figure]]] = {
     "plan": plan.measure,
     "startup": startup.measure,
 }
+MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 if every figure meets its target, else 1."""
+    options = _options(arguments)
+    bench = options.bench.resolve()
+    bench.mkdir(parents=True, exist_ok=True)
+    before, figures = machine.load(), []
+    for name in options.names or BENCHMARKS:
+        print(f"{name} ...", file=sys.stderr)
+        figures += BENCHMARKS[name](bench, options.rounds)
+    told = f"{machine.describe()}; load average {before} at the start, {machine.load()} at the end."
+    if options.json:
+        content = {"machine": told, "rounds": options.rounds, "figures": [figure.as_json() for figure in figures]}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    table = f"{markdown(figures)}\n\n{told}\n"
+    if options.page:
+        options.page.write_text(with_table(options.page.read_text(), table))
+    print(table, end="")
+    return 0 if all(figure.passed is not False for figure in figures) else 1
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with what is between its marks replaced."""
+    before, _, rest = page.partition(MARKS[0])
+    _, found, after = rest.partition(MARKS[1])
+    if not found:
+        raise ValueError(f"the page has no place for figures between {MARKS[0].strip()} and {MARKS[1].strip()}")
+    return f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, formatter_class=raw)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contestant (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, with every single run, as JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="put the table into this page (docs/benchmarks.md)")
     parser.add_argument("--bench", type=Path, default=ROOT / ".bench", metavar="DIR", help="where to work (default .bench)")
     options = parser.parse_args(arguments)
-    names = options.names or list(BENCHMARKS)
-    if unknown := sorted(set(names) - set(BENCHMARKS)):
+    if unknown := sorted(set(options.names) - set(BENCHMARKS)):
         parser.error(f"there is no benchmark {', '.join(unknown)}")
-    options.bench.mkdir(parents=True, exist_ok=True)
-    before, figures = machine.load(), []
-    for name in names:
-        print(f"{name} ...", file=sys.stderr)
-        figures += BENCHMARKS[name](options.bench.resolve(), options.rounds)
-    told = f"{machine.describe()}; {before} at the start, {machine.load()} at the end."
-    if options.json:
-        content = {"machine": told, "rounds": options.rounds, "figures": [figure.as_json() for figure in figures]}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"{markdown(figures)}\n\n{told}")
-    return 0 if all(figure.passed is not False for figure in figures) else 1
+    return options
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ def describe() -> str:
 
 
 def load() -> str:
-    """How busy the machine was."""
-    return f"load average {os.getloadavg()[0]:.1f}"
+    """Processes that ran or waited for the disk, averaged over a minute."""
+    return f"{os.getloadavg()[0]:.1f}"
 
 
 def _processor() -> str:

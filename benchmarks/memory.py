@@ -28,7 +28,7 @@ def _figure(name: str, kind: str, budget: str, bench: Path) -> Figure:
     peaks = [_peak(model, kind, budget, bench) for _ in range(_TIMES)]
     runs = {"1 MB": [peak / _MIB for peak in base], _MODELS[name]: [peak / _MIB for peak in peaks]}
     over = max(runs[_MODELS[name]]) - min(runs["1 MB"])
-    told = f"peak memory over 1 MB model, {_MODELS[name]} to {kind}, --max-memory {budget}"
+    told = f"peak memory over 1 MB model, {_MODELS[name]} to {kind} at --max-memory {budget}"
     return Figure(told, over, "MiB", float(budget[:-1]), False, runs, "MiB")
 
 

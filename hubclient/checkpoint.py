@@ -50,15 +50,14 @@ class Checkpoint:
         path, host = Path(source), host or get_host()
         if not path.exists():
             raise SourceMissing(f"{source}: there is no such file or folder", path)
+        for format_ in host.formats():
+            if format_.detect(path):
+                with contextlib.nullcontext() if only is None else contextlib.suppress(UnsupportedFormat):
+                    return cls(format_.open(path), host)
         if only is not None and path.is_dir():
             from hubclient.formats.safetensors import open_folder_without_weights
 
-            with contextlib.suppress(UnsupportedFormat):
-                return cls(host.format("safetensors").open(path), host)
             return cls(open_folder_without_weights(path), host)
-        for format_ in host.formats():
-            if format_.detect(path):
-                return cls(format_.open(path), host)
         known = ", ".join(format_.name for format_ in host.formats())
         raise UnsupportedFormat(f"{source}: is no checkpoint in a known format ({known})")
 
@@ -109,6 +108,8 @@ class Checkpoint:
         targets = _distinct(writer.write(model, Request(name, pre, max_shard_size, only)) for name in names)
         paths = self._paths(out, format, targets)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
+        for output in outputs:
+            self._check_output(output)
         architecture = model.architecture.name if only != "tokenizer" else None
         return Plan(self.opened.path, self.format, architecture, self.opened.files, outputs)
 
@@ -153,21 +154,22 @@ class Checkpoint:
         paths = [_fill(pattern, self.name, target.type) for target in targets]
         if len(set(paths)) < len(paths):
             raise UsageError(f"{pattern}: several types need {{type}} in the output's name, or they would all be called the same")
-        for path in paths:
-            self._check_path(path, folder=self.host.format(format_name).folder)
         return paths
 
-    def _check_path(self, path: Path, *, folder: bool) -> None:
-        source = self.opened.path.resolve()
-        inputs = {file.path.resolve() for file in self.opened.files} | {item.resolve() for item in self.opened.sidecars.values()}
-        if path == source or path in inputs:
-            raise UsageError(f"{path}: is the source itself; name another output")
-        if folder and any(path in item.parents for item in (source, *inputs)):
-            raise UsageError(f"{path}: the source lies in this folder; name another output")
-        if not folder and path.is_dir():
-            raise UsageError(
-                f"{path}: is a folder where a file is to be written; add a file name, such as {path / '{name}-{type}.gguf'}"
-            )
+    def _check_output(self, output: OutputPlan) -> None:
+        """UsageError if an output, or one of its files, is where the source is or where no file can be."""
+        opened, path = self.opened, output.path
+        source = opened.path.resolve()
+        inputs = {source, *(file.path.resolve() for file in opened.files), *(item.resolve() for item in opened.sidecars.values())}
+        if output.folder and any(path in (item, *item.parents) for item in inputs):
+            raise UsageError(f"{path}: is the source itself, or a folder that it lies in; name another output")
+        for file in () if output.folder else {path, *output.paths()}:
+            if file.resolve() in inputs:
+                raise UsageError(f"{file}: is the source itself; name another output")
+            if file.is_dir():
+                raise UsageError(f"{file}: is a folder; add a file name, such as {file / '{name}-{type}.gguf'}")
+            if file.exists() and not file.is_file():
+                raise UsageError(f"{file}: is neither a file nor a folder, and is not replaced")
 
 
 def run(

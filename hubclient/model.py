@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array, Leaf
-from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec
+from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,8 @@ class Model:
     `config` is normalised (see hubclient.architectures.config), `raw_config` is config.json's content as the checkpoint
     has it or as it was rebuilt. `tensors` are the Hugging Face tensors under full names (with the architecture's prefix).
     `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `fitting`
-    names tensors stored wider than that whose values were found to fit it; `files` are small files that travel along; `losses` is what reading already had to give up.
+    names tensors stored wider than that whose values were found to fit it; `pre` is the name of the pre-tokenizer if the
+    checkpoint says it by name; `metadata` are further keys that a file of the same format keeps; `files` are small files that travel along; `losses` is what reading already had to give up.
     """
 
     opened: OpenedCheckpoint
@@ -61,6 +62,8 @@ class Model:
     fitting: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
     losses: tuple[str, ...] = ()
+    pre: str | None = None
+    metadata: Mapping[str, Value] = field(default_factory=dict)
     load_tokenizer: Callable[[], Tokenizer | None] = lambda: None
 
     @cached_property

@@ -95,6 +95,7 @@ class Output:
         self._refuse_existing()
         with disk.writing(self.output.path):
             if self.output.folder:
+                _check_replaceable(self.output.path)  # what came while the output was made
                 _replace_folder(self._base, self.output.path)
             else:
                 for partial, final in reversed(list(zip(self._partials, self._finals, strict=True))):

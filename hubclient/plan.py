@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hubclient import __version__
 from hubclient.architectures.arrays import Array
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
@@ -142,13 +143,15 @@ class Plan:
     def fingerprint(self, output: OutputPlan) -> str:
         """sha256 over everything that decides an output's bytes and where they come from."""
         digest = hashlib.sha256(self.source_state.encode())
-        digest.update(json.dumps([_SCHEMA, output.format, output.type]).encode())
+        digest.update(json.dumps([_SCHEMA, __version__, output.format, output.type]).encode())
         for file in output.files:
-            digest.update(f"{file.name}\0{file.size}\0".encode())
+            digest.update(f"{file.name}\0{file.size}\0".encode("utf-8", "surrogateescape"))
             digest.update(file.head)
         for step in output.steps:
             inputs = "\0".join(_identity(leaf.ref) for leaf in step.array.leaves())
-            digest.update(f"{step.name}\0{step.encoding.name}\0{step.array.describe()}\0{inputs}\n".encode())
+            digest.update(
+                f"{step.name}\0{step.encoding.name}\0{step.array.describe()}\0{inputs}\n".encode("utf-8", "surrogateescape")
+            )
         return digest.hexdigest()
 
     def as_json(self) -> dict[str, Any]:

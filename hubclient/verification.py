@@ -218,6 +218,11 @@ def _same_file(one: bytes, two: bytes, name: str) -> bool:
     if one == two or not name.endswith(".json"):
         return one == two
     try:
-        return bool(json.loads(one) == json.loads(two))
+        want, have = json.loads(one), json.loads(two)
+        if name == "config.json" and isinstance(want, dict) and isinstance(have, dict):
+            for key in ("dtype", "torch_dtype"):  # tensors are judged by the encoding they have
+                want.pop(key, None)
+                have.pop(key, None)
+        return bool(want == have)
     except ValueError:
         return False

@@ -28,8 +28,8 @@ def verify(ctx: click.Context, out: str, against: str, jobs: int | None, as_json
         click.echo(f"{out}: {'the same model' if report.ok else 'NOT the same model'} as {against} ({counts or 'no tensors'})")
         for tensor in report.tensors:
             if tensor.verdict not in ("exact", "within"):
-                why = tensor.why or f"off by {tensor.largest:g}"
-                click.echo(printable(f"  {tensor.name}: {tensor.verdict} ({why})"))
+                why = tensor.why or (f"off by {tensor.largest:g}" if tensor.verdict == "wrong" else "")
+                click.echo(printable(f"  {tensor.name}: {tensor.verdict}{f' ({why})' if why else ''}"))
         for difference in report.differences:
             click.echo(printable(f"  {difference}"))
     ctx.exit(0 if report.ok else 1)

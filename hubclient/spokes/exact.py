@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from hubclient.rows import Reader
 
-_LIMIT = 64 << 20  # bytes of values that planning may look at
+_LIMIT = 64 << 20  # bytes of values that planning may look at, in all
+_LARGEST = 16 << 20  # and of one tensor: norms, biases and learned positions are smaller, matrices of full-size models are not
+_AT_ONCE = 1 << 18  # elements
 _LARGEST_DERIVED = 1 << 16  # elements of a tensor that is derived from the config
 
 
@@ -42,7 +44,7 @@ def narrowed(
             own = encodings_of(array)
             stored = own.pop() if len(own) == 1 else None
             wanted, size = known.get(name, main), array.rows * array.columns * 4
-            if stored == F32 and wanted in (BF16, F16) and size <= budget:
+            if stored == F32 and wanted in (BF16, F16) and size <= min(budget, _LARGEST):
                 budget -= size
                 if _fits(array, wanted, Reader(pool)):
                     fitting.add(name)
@@ -81,6 +83,10 @@ def _fits(array: Array, encoding: Encoding, reader: Reader) -> bool:
 
     from hubclient.formats import codecs
 
-    values = array.read(0, array.rows, reader.floats)
-    again = codecs.decode(codecs.encode(values, encoding), encoding, array.columns)
-    return bool(np.array_equal(values.view(np.uint32), again.view(np.uint32)))
+    step = max(1, _AT_ONCE // max(1, array.columns))
+    for start in range(0, array.rows, step):
+        values = array.read(start, min(start + step, array.rows), reader.floats)
+        again = codecs.decode(codecs.encode(values, encoding), encoding, array.columns)
+        if not np.array_equal(values.view(np.uint32), again.view(np.uint32)):
+            return False
+    return True

@@ -75,7 +75,9 @@ def write(model: Model, request: Request) -> Target:
     metadata.update(extra)
     losses += more
     if request.only is not None:
-        specs, arrays = (), {}
+        label, specs, arrays = request.only, (), {}
+    elif not arrays:
+        raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     name = display_name(model.opened.path)
     spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)
@@ -124,6 +126,10 @@ def _described(model: Model, wanted: Encoding) -> tuple[dict[str, Value], list[s
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
     metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
+    if model.opened.format == "gguf":
+        metadata.update(model.metadata)
+    else:
+        losses += [f"metadata {key} has no place in GGUF" for key in model.metadata]
     return metadata, losses
 
 
@@ -141,7 +147,7 @@ def _tokenizer_keys(model: Model, request: Request) -> dict[str, Value]:
     if tokenizer is None:
         raise DamagedInput(f"{model.opened.path}: there is no tokenizer beside the weights; GGUF needs one")
     size = model.config.get("vocab_size")
-    keys = to_gguf(tokenizer, vocab_size=size, pre=request.pre, options=model.architecture.tokenizer)
+    keys = to_gguf(tokenizer, vocab_size=size, pre=request.pre or model.pre, options=model.architecture.tokenizer)
     return {**keys, own.TOKENIZER_KEY: Value("str", residual(tokenizer, keys))}
 
 
@@ -160,6 +166,7 @@ def _carried(
     files, losses = own.portable(model.files)
     common, others = own.Carried.split_dtypes(dtypes)
     content = own.Carried(
-        architecture.name, model.hf_class, model.naming, difference(model.raw_config, rebuilt), common, others, files, request.pre
-    )
+        architecture.name, model.hf_class, model.naming, difference(model.raw_config, rebuilt), common, others, files,
+        request.pre or model.pre,
+    )  # fmt: skip
     return {own.CHECKPOINT_KEY: content.store()}, losses

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from hubclient.formats.tokenizers import Tokenizer
     from hubclient.plugins import Host
 
+_TOLD_AGAIN = (
+    "general.architecture", "general.type", "general.file_type", "general.quantization_version", "general.alignment",
+    "general.size_label", "general.sampling.", "tokenizer.", "hubclient.",
+)  # fmt: skip
 _POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
 
 
@@ -52,8 +56,21 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     return Model(
         opened=opened, architecture=architecture, hf_class=hf_class,
         config={**whole, **pooling}, raw_config=raw, tensors=tensors, naming=naming,
-        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), load_tokenizer=lambda: load_tokenizer(opened, architecture),
+        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), pre=stated_pre(opened.metadata),
+        metadata=_unread(architecture, opened.metadata), load_tokenizer=lambda: load_tokenizer(opened, architecture),
     )  # fmt: skip
+
+
+def stated_pre(metadata: Mapping[str, Value]) -> str | None:
+    """The pre-tokenizer's name, if the file says one."""
+    stored = metadata.get("tokenizer.ggml.pre")
+    return stored.value if stored is not None and stored.type == "str" else None
+
+
+def _unread(architecture: Architecture, metadata: Mapping[str, Value]) -> dict[str, Value]:
+    """Keys that neither the config nor the tokenizer tells again, and that do not follow from the tensors."""
+    read = {pair.full_key(architecture.name_in("gguf")) for pair in architecture.config}
+    return {key: value for key, value in metadata.items() if key not in read and not key.startswith(_TOLD_AGAIN)}
 
 
 def load_tokenizer(opened: OpenedCheckpoint, architecture: Architecture | None) -> Tokenizer | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
 from hubclient.architectures.config import normalise
-from hubclient.errors import DamagedInput, UnsupportedArchitecture
+from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
 from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object, write_json
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hubclient.plugins import Host
 
 
+_MANY = 1000
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -47,8 +49,27 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         files=_LazyFiles(
             {name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}
         ),
+        losses=tuple(_left_behind(opened)),
+        metadata={key: value for key, value in opened.metadata.items() if key != "format"},
         load_tokenizer=lambda: read_tokenizer(opened.sidecars),
     )
+
+
+def _left_behind(opened: OpenedCheckpoint) -> Iterator[str]:
+    """A sentence on the folder's files that are neither weights nor small files of a checkpoint; hidden ones do not count."""
+    if not opened.path.is_dir():
+        return
+    taken = {file.path for file in opened.files} | set(opened.sidecars.values())
+    found = []
+    for folder, folders, names in os.walk(opened.path):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        found += [Path(folder, name) for name in sorted(names) if not name.startswith(".") and Path(folder, name) not in taken]
+        if len(found) > _MANY:
+            break
+    if found:
+        some = ", ".join(shown(path.relative_to(opened.path).as_posix()) for path in found[:3])
+        more = f" and {len(found) - 3}{' or more' if len(found) > _MANY else ''} others" if len(found) > 3 else ""
+        yield f"files beside the checkpoint: {some}{more}"
 
 
 def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architecture, str]:
@@ -117,6 +138,8 @@ def write(model: Model, request: Request) -> Target:
     """A Transformers folder with this model's tensors, config.json, tokenizer and small files."""
     label, wanted = choose(model, request.type)
     label = request.only or label
+    if request.only is None and not model.tensors:
+        raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     names = {name: stored_name(name, model.architecture, model.naming) for name in model.tensors}
     specs, arrays = [], []
     for name, array in model.tensors.items():
@@ -127,13 +150,19 @@ def write(model: Model, request: Request) -> Target:
     if request.only != "config":
         tokens = tokenizer_files(model)
         sidecars.update(tokens)
-        if not tokens and request.only != "tokenizer":
+        if not tokens and request.only == "tokenizer":
+            raise DamagedInput(f"{model.opened.path}: there is no tokenizer")
+        if not tokens:
             losses.append("tokenizer: the source has none")
     if request.only != "tokenizer":
         sidecars["config.json"] = write_json(_written_config(model, specs, wanted))
     if request.only is None:
         sidecars.update(model.files)
-    spec = OutputSpec("model", tuple(specs) if request.only is None else (), {}, sidecars, request.max_shard_size)
+    kept = model.metadata if model.opened.format == "safetensors" else {}
+    losses += [
+        f"metadata {key} has no place in safetensors" for key in model.metadata if key not in kept and key != "general.name"
+    ]
+    spec = OutputSpec("model", tuple(specs) if request.only is None else (), kept, sidecars, request.max_shard_size)
     fitting = frozenset(names[name] for name in model.fitting) if wanted is None else frozenset()
     return Target(spec, tuple(arrays) if request.only is None else (), label, fitting, tuple(losses))
 

@@ -23,6 +23,9 @@ _NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number
 
 def match(architecture: Architecture, space: str, names: Iterable[str], side: Side, layers: int, where: str) -> Matching:
     """These names sorted under the rules of the layout for `space`; UnmappedTensor or DamagedInput unless all is there."""
+    names = tuple(names)
+    if not names:
+        return Matching((), (), (), (), ())  # a config or vocabulary alone; whoever needs tensors says so
     matching = architecture.layouts[space].match(names, side, layers)
     if matching.unmatched:
         told = _several(where, matching.unmatched, f"no rule in the architecture {architecture.name}")

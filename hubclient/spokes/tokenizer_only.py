@@ -20,7 +20,16 @@ UNKNOWN = Architecture("unknown", (), "unknown", (), {}, Placement("", ()))
 def read(opened: OpenedCheckpoint, host: Host) -> Model:
     """A model with a tokenizer and, where the architecture is known, the options that it stores tokenizers with."""
     if opened.format == "gguf":
-        return Model(opened, UNKNOWN, "", {}, {}, {}, load_tokenizer=lambda: gguf_in.load_tokenizer(opened, None))
+        return Model(
+            opened,
+            UNKNOWN,
+            "",
+            {},
+            {},
+            {},
+            pre=gguf_in.stated_pre(opened.metadata),
+            load_tokenizer=lambda: gguf_in.load_tokenizer(opened, None),
+        )
     raw = read_object(opened.sidecars["config.json"]) if "config.json" in opened.sidecars else {}
     architecture = UNKNOWN
     if raw:
