@@ -164,10 +164,12 @@ class Checkpoint:
         if output.folder and any(path in (item, *item.parents) for item in inputs):
             raise UsageError(f"{path}: is the source itself, or a folder that it lies in; name another output")
         for file in () if output.folder else {path, *output.paths()}:
-            if file.resolve() in inputs:
+            if Path(os.path.realpath(file)) in inputs:
                 raise UsageError(f"{file}: is the source itself; name another output")
             if file.is_dir():
-                raise UsageError(f"{file}: is a folder; add a file name, such as {file / '{name}-{type}.gguf'}")
+                raise UsageError(
+                    f"{file}: is a folder where a file is to be written; add a file name, such as {file / '{name}-{type}.gguf'}"
+                )
             if file.exists() and not file.is_file():
                 raise UsageError(f"{file}: is neither a file nor a folder, and is not replaced")
 
