@@ -13,7 +13,7 @@ import os
 import threading
 from pathlib import Path
 
-_BLOCK = 4096  # offsets, lengths and addresses have to be multiples of the disk's blocks, which are no larger
+_BLOCK = max(4096, mmap.PAGESIZE)  # offsets, lengths and addresses are multiples of it; the blocks of disks are no larger
 _STAGE = 4 << 20
 _LEAST = 1 << 20  # less than this is not worth a wait for the disk
 _FLAG = getattr(os, "O_DIRECT", None)  # Linux and other Unix systems, but not macOS

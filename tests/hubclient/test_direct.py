@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import random
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hubclient import direct, disk
+from hubclient.errors import NotEnoughSpace
 
 MIB = 1 << 20
 BYTES = random.Random(0).randbytes(10 * MIB)
@@ -47,13 +50,13 @@ def test_whole_blocks_go_past_the_cache_and_only_they(tmp_path: Path) -> None:
     start, stop = direct.write_blocks(tmp_path / "out", memoryview(BYTES)[: 2 * MIB], 32)
     if (start, stop) == (0, 0):
         pytest.skip("this file system has no direct writes")
-    assert (start + 32) % 4096 == (stop + 32) % 4096 == 0
-    assert start < 4096 and 2 * MIB - stop < 4096
+    assert (start + 32) % mmap.PAGESIZE == (stop + 32) % mmap.PAGESIZE == 0
+    assert start < mmap.PAGESIZE and 2 * MIB - stop < mmap.PAGESIZE
 
 
 def test_neighbours_that_share_a_page_do_not_harm_each_other(tmp_path: Path) -> None:
     cuts = [0, 2 * MIB + 32, 4 * MIB + 1, 4 * MIB + 700, 7 * MIB + 4095, 10 * MIB]
-    pieces = list(zip(cuts, cuts[1:], strict=False))
+    pieces = list(pairwise(cuts))
     for order in (pieces, pieces[::-1]):
         assert written(tmp_path / "out", order, len(BYTES)) == BYTES
     disk.create(tmp_path / "out", b"", len(BYTES))
@@ -105,5 +108,5 @@ def test_without_the_flag_there_is_one_way(tmp_path: Path, monkeypatch: pytest.M
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk.create(tmp_path / "out", b"", 2 * MIB)
     monkeypatch.setattr(os, "pwrite", refusing("pwrite", errno.ENOSPC))
-    with pytest.raises(disk.NotEnoughSpace):
+    with pytest.raises(NotEnoughSpace):
         disk.write_rows(tmp_path / "out", BYTES[: 2 * MIB], 0)
