@@ -93,6 +93,10 @@ class Leaf(Array):
         """Itself."""
         yield self
 
+    def describe(self) -> str:
+        """Nothing: it is what it is."""
+        return ""
+
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop), as `load` gives them."""
         return load(self, start, stop)

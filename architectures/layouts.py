@@ -6,6 +6,7 @@ dictionary look-up of the name with its digit components blanked, so 90,000 name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from hubclient.architectures.transforms import Arrow, Transform, identity
 
 Side = Literal["hf", "target"]
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole component
 _MAX_DIGITS = 9  # of a captured number; no model has a thousand million blocks
 Names = str | tuple[str, ...]
 # From a Hugging Face name (or several, as a tuple) to a target name or an Arrow. `object`, because the type of a literal
@@ -22,9 +24,8 @@ Table = Mapping[Any, object]
 
 def template(name: str) -> tuple[str, tuple[str, ...]]:
     """A name with its digit components blanked, and those components: ("a.#.b", ("12",))."""
-    parts = name.split(".")
-    digits = tuple(part for part in parts if _is_number(part))
-    return (".".join("#" if _is_number(part) else part for part in parts), digits) if digits else (name, ())
+    digits = _NUMBER.findall(name)
+    return (_NUMBER.sub("#", name), tuple(digits)) if digits else (name, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Pattern:
     def of(cls, text: str) -> Pattern:
         """Compile; ValueError if a brace is anything but a whole component or a capture repeats."""
         parts = text.split(".")
-        slots = tuple(part for part in parts if _is_number(part) or (part.startswith("{") and part.endswith("}")))
+        slots = tuple(part for part in parts if _NUMBER.fullmatch(part) or (part.startswith("{") and part.endswith("}")))
         captures = [slot for slot in slots if slot.startswith("{")]
         if text.count("{") != len(captures) or len(set(captures)) != len(captures):
             raise ValueError(f"captures of {text!r} must be whole components and differ")
@@ -204,10 +205,6 @@ class Layout:
                 raise ValueError(f"{entry[2].text!r} is covered twice on the {side} side")
             same.append(entry)
         return {key: tuple(found) for key, found in table.items()}
-
-
-def _is_number(part: str) -> bool:
-    return part.isdecimal() and part.isascii()
 
 
 def block(hf: str, target: str, *tables: Table) -> dict[Names, Arrow]:

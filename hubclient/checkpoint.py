@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import Lossy, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.garbage import uncollected
 from hubclient.model import Request, display_name
 from hubclient.plan import OutputPlan, Plan, lay_out
 from hubclient.plugins import get_host
@@ -41,6 +42,7 @@ class Checkpoint:
     host: Host
 
     @classmethod
+    @uncollected()
     def from_pretrained(cls, source: str | os.PathLike[str], *, host: Host | None = None, only: str | None = None) -> Checkpoint:
         """Open a folder or file of any known format.
 
@@ -67,6 +69,7 @@ class Checkpoint:
         return self.opened.format
 
     @cached_property
+    @uncollected()
     def model(self) -> Model:
         """The canonical view: Hugging Face names and config. Raises UnsupportedArchitecture, UnmappedTensor, DamagedInput."""
         return spoke(self.host.format(self.format)).read(self.opened, self.host)
@@ -81,6 +84,7 @@ class Checkpoint:
         """What to call it: repository, folder or file name."""
         return display_name(self.opened.path)
 
+    @uncollected()
     def plan(
         self,
         out: str | os.PathLike[str] | None = None,

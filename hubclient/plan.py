@@ -18,6 +18,7 @@ from hubclient import __version__
 from hubclient.architectures.arrays import Array
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
+from hubclient.garbage import uncollected
 from hubclient.model import Inline, Target, encodings_of
 
 _SCHEMA = 1
@@ -154,6 +155,7 @@ class Plan:
             )
         return digest.hexdigest()
 
+    @uncollected()
     def as_json(self) -> dict[str, Any]:
         """The plan as plain data, for `--dry-run --json` and for comparison."""
         return {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.architectures.arrays import Array
@@ -47,9 +46,11 @@ def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[
     for bound in matching.bound:
         inputs = tuple(tensors[name] for name in bound.inputs)
         transform = bound.rule.transform
-        with _naming(bound):
+        try:
             outputs = transform.forward(inputs, config) if side == "hf" else transform.backward(inputs, config)
-            arrays.update(zip(bound.outputs, outputs, strict=True))
+        except DamagedInput as error:
+            raise _named(bound, error) from None
+        arrays.update(zip(bound.outputs, outputs, strict=True))
     return arrays
 
 
@@ -78,12 +79,8 @@ def _several(where: str, names: tuple[str, ...], lack: str, because: str = "") -
     return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {some}"
 
 
-@contextmanager
-def _naming(bound: Bound) -> Iterator[None]:
-    """A DamagedInput about the shapes of a rule's tensors names them."""
-    try:
-        yield
-    except DamagedInput as error:
-        if error.message.startswith("config: "):
-            raise
-        raise DamagedInput(f"{', '.join(bound.inputs)}: {error.message}", tensor=bound.inputs[0]) from None
+def _named(bound: Bound, error: DamagedInput) -> DamagedInput:
+    """A fault about the shapes of a rule's tensors, naming them; one about the config stays as it is."""
+    if error.message.startswith("config: "):
+        return error
+    return DamagedInput(f"{', '.join(bound.inputs)}: {error.message}", tensor=bound.inputs[0])

@@ -20,7 +20,13 @@ def test_a_ratio_is_one_of_medians() -> None:
 
 @pytest.mark.parametrize(
     ("value", "target", "at_least", "passed"),
-    [(4.0, 4.0, True, True), (3.9, 4.0, True, False), (3.0, 3.0, False, True), (3.1, 3.0, False, False), (1.0, None, False, None)],
+    [
+        (4.0, 4.0, True, True),
+        (3.9, 4.0, True, False),
+        (3.0, 3.0, False, True),
+        (3.1, 3.0, False, False),
+        (1.0, None, False, None),
+    ],
 )
 def test_a_figure_meets_its_target_or_not(value: float, target: float | None, at_least: bool, passed: bool | None) -> None:
     assert Figure("x", value, "s", target, at_least).passed is passed
