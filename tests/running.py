@@ -21,7 +21,8 @@ CHANGES = ("pwrite", "write", "fsync", "replace", "rename", "unlink", "rmdir", "
 
 # A command that stops before its n-th tile until there is a file called "go", so that a test finds it in the middle.
 _GATED = """
-import itertools, os, time
+import itertools, os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and so their children, ignore it
 put, count = os.pwrite, itertools.count(1)
 def pwrite(*arguments):
     if next(count) >= {number}:
