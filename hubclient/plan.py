@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hubclient import __version__
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.arrays import Array, Leaf
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
 from hubclient.garbage import uncollected
@@ -44,6 +44,8 @@ class Step:
     @property
     def moves(self) -> bool:
         """True if stored bytes move as they are, without being decoded."""
+        if isinstance(self.array, Leaf):  # nearly all steps of a large plan
+            return self.array.ref.encoding == self.encoding and not self._stranded
         own = encodings_of(self.array)
         packed = self.encoding.blocked
         return own == {self.encoding} and (self.array.moves_rows if packed else self.array.moves_elements) and not self._stranded
@@ -56,6 +58,8 @@ class Step:
     def fidelity(self) -> str:
         """What happens to the values: "exact", "computed", "rounded" (to a plain dtype) or "quantised"."""
         if self.fits:
+            return "exact"
+        if isinstance(self.array, Leaf) and self.array.ref.encoding == self.encoding:
             return "exact"
         own = {encoding.name for encoding in encodings_of(self.array)}
         if not self.array.moves_elements:
