@@ -1,4 +1,4 @@
-"""Lazy arrays: what a transform yields, readable a few rows at a time.
+"""Lazy arrays: what a transform yields, readable a few rows at a time. Here the plain ones, which keep rows in their order.
 
 An array is seen as rows along all axes but the last; a vector of n elements as n rows of one, so that a bias follows the
 rows of its matrix. `read(start, stop, load)` gives rows [start, stop) as a numpy array whose first axis counts rows;
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     Rows = np.ndarray[Any, Any]
     Load = Callable[["Leaf", int, int], Rows]
-
-# Rows this far apart are read in one stretch when a permutation gathers them: one read beats many small ones.
-_GAP = 64
 
 
 class Array:
@@ -154,154 +151,110 @@ class Slice(Array):
 
 
 @dataclass(frozen=True, slots=True)
-class Permute(Array):
-    """Rows re-ordered as `rows.reshape(dims).transpose(axes)` would order them."""
+class Reshape(Array):
+    """The same elements in the same order under another shape. Packed rows move only if rows keep their length."""
 
     part: Array
-    dims: tuple[int, ...]
-    axes: tuple[int, ...]
-    verb: str = "permute"
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """As before: rows keep their number and length."""
-        return self.part.shape
+    shape: tuple[int, ...]
 
     @property
     def parts(self) -> tuple[Array, ...]:
-        """The permuted array."""
+        """The array under its own shape."""
         return (self.part,)
 
     @property
     def unit(self) -> int:
-        """Rows that trade places among themselves: everything behind the leading axes that stay."""
-        kept = 0
-        while kept < len(self.axes) and self.axes[kept] == kept:
-            kept += 1
-        return math.lcm(math.prod(self.dims[kept:]), self.part.unit)
-
-    def sources(self, start: int, stop: int) -> Rows:
-        """The row of `part` behind each of the rows [start, stop); int64."""
-        import numpy as np
-
-        strides = [math.prod(self.dims[axis + 1 :]) for axis in range(len(self.dims))]
-        rest = np.arange(start, stop, dtype=np.int64)
-        result = np.zeros_like(rest)
-        for axis in reversed(self.axes):
-            rest, index = np.divmod(rest, self.dims[axis])
-            result += index * strides[axis]
-        return result
-
-    def read(self, start: int, stop: int, load: Load) -> Rows:
-        """Rows [start, stop), read in stretches of neighbouring source rows."""
-        import numpy as np
-
-        if start == stop:
-            return self.part.read(0, 0, load)
-        wanted = self.sources(start, stop)
-        order = np.argsort(wanted, kind="stable")
-        ranked = wanted[order]
-        breaks = np.flatnonzero(np.diff(ranked) > _GAP) + 1
-        result = None
-        for stretch in np.split(order, breaks):
-            low, high = int(wanted[stretch[0]]), int(wanted[stretch[-1]]) + 1
-            block = self.part.read(low, high, load)
-            if result is None:
-                result = np.empty((stop - start, *block.shape[1:]), block.dtype)
-            result[stretch] = block[wanted[stretch] - low]
-        assert result is not None
-        return result
-
-    def _verb(self) -> str:
-        return self.verb
-
-
-@dataclass(frozen=True, slots=True)
-class Transpose(Array):
-    """A matrix with rows and columns exchanged."""
-
-    part: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """(columns, rows) of the part."""
-        return self.part.shape[::-1]
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The transposed matrix."""
-        return (self.part,)
-
-    @property
-    def unit(self) -> int:
-        """One: rows of the result do not depend on each other."""
-        return 1
+        """The part's, in rows of this shape."""
+        return max(1, self.part.unit * self.part.columns // max(1, self.columns))
 
     @property
     def moves_rows(self) -> bool:
-        """False: elements leave their rows."""
-        return False
-
-    @property
-    def local(self) -> bool:
-        """False: a row needs a column, which crosses every row of the part."""
-        return False
+        """Whether rows are as long as before, and move in the part."""
+        return self.part.columns == self.columns and self.part.moves_rows
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
-        """Rows [start, stop): columns of the part, gathered in passes as large as the result itself."""
-        import numpy as np
-
-        part = self.part
-        result = np.empty((stop - start, part.rows), part.read(0, 0, load).dtype)
-        if not result.size:
-            return result
-        step = max(1, result.size // part.columns)
-        for low in range(0, part.rows, step):
-            block = part.read(low, min(low + step, part.rows), load)
-            result[:, low : low + len(block)] = block[:, start:stop].T
-        return result
+        """Rows [start, stop), cut out of the part's rows that cover them."""
+        old, new = self.part.columns, self.columns
+        if old == new or start == stop:
+            rows = self.part.read(start, stop, load)
+            return rows if old == new else rows.reshape(-1)[:0].reshape(0, new)
+        first, last = start * new // old, -(-stop * new // old)
+        flat = self.part.read(first, last, load).reshape(-1)
+        return flat[start * new - first * old : stop * new - first * old].reshape(stop - start, new)
 
     def _verb(self) -> str:
-        return "transpose"
+        return f"reshape({'x'.join(map(str, self.shape))})"
 
 
 @dataclass(frozen=True, slots=True)
-class Shift(Array):
-    """Every element plus `by`, in float32 arithmetic."""
+class Padded(Array):
+    """Rows of zeros before those of `part`: what stands for rows that a format leaves out."""
 
     part: Array
-    by: float
+    before: int
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """As before."""
-        return self.part.shape
+        """The part's, with more rows."""
+        return (self.part.shape[0] + self.before, *self.part.shape[1:])
 
     @property
     def parts(self) -> tuple[Array, ...]:
-        """The shifted array."""
+        """The array behind the zeros."""
         return (self.part,)
 
-    @property
-    def moves_rows(self) -> bool:
-        """False: values change."""
-        return False
-
-    @property
-    def moves_elements(self) -> bool:
-        """False: values change."""
-        return False
-
     def read(self, start: int, stop: int, load: Load) -> Rows:
-        """Rows [start, stop), shifted; `load` must give float32."""
+        """Rows [start, stop); zero bits are zeros in every encoding there is."""
         import numpy as np
 
-        return self.part.read(start, stop, load) + np.float32(self.by)
+        extra = self.before * math.prod(self.part.shape[1:-1])
+        rows = self.part.read(max(0, start - extra), max(0, stop - extra), load)
+        zeros = np.zeros((max(0, min(stop, extra) - start), *rows.shape[1:]), rows.dtype)
+        return np.concatenate((zeros, rows)) if len(zeros) else rows
 
     def _verb(self) -> str:
-        return f"{self.by:+g}"
+        return f"{self.before} rows of zeros before"
+
+
+def reshaped(array: Array, shape: Sequence[int]) -> Array:
+    """`array` under another shape of as many elements; a shape that it had before is given back."""
+    part = array.part if isinstance(array, Reshape) else array
+    return part if part.shape == tuple(shape) else Reshape(part, tuple(shape))
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Arrays of equal row length along the first axis; neighbouring slices of one array that are all of it are that array."""
+    first = arrays[0]
+    if len(arrays) == 1:
+        return first
+    if isinstance(first, Slice) and first.first == 0 and _are_all_of(first.part, arrays):
+        return first.part
+    return Concat(tuple(arrays), row_shape(first.shape, sum(array.shape[0] for array in arrays)))
+
+
+def cut(array: Array, sizes: Sequence[int]) -> tuple[Array, ...]:
+    """The inverse of `joined`: arrays of so many entries of the first axis each."""
+    if len(sizes) == 1:
+        return (array,)
+    if isinstance(array, Concat) and [part.shape[0] for part in array.members] == list(sizes):
+        return array.members
+    per_entry = math.prod(array.shape[1:-1])
+    result, first = [], 0
+    for size in sizes:
+        result.append(Slice(array, first * per_entry, row_shape(array.shape, size)))
+        first += size
+    return tuple(result)
 
 
 def row_shape(shape: Sequence[int], rows: int) -> tuple[int, ...]:
-    """`shape` with its first axis replaced so that it has `rows` rows in all (2-D or 1-D)."""
+    """`shape` with another length of its first axis."""
     return (rows, *shape[1:])
+
+
+def _are_all_of(part: Array, arrays: Sequence[Array]) -> bool:
+    row = 0
+    for array in arrays:
+        if not (isinstance(array, Slice) and array.part is part and array.first == row):
+            return False
+        row += array.rows
+    return row == part.rows

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from hubclient.architectures.config import Default, Pairs
-from hubclient.architectures.expressions import Expr
+from hubclient.architectures.config import Default
+from hubclient.architectures.expressions import Expr, evaluate
 from hubclient.architectures.layouts import Layout
+from hubclient.architectures.pairs import Pairs
+from hubclient.errors import DamagedInput
 
 Shapes = Mapping[str, tuple[int, ...]]  # Hugging Face names and shapes of a model's tensors
 
@@ -60,7 +62,19 @@ class columns_of:  # noqa: N801
         return shape[-1] if shape else None
 
 
-Fact = present | absent | rows_of | columns_of
+@dataclass(frozen=True, slots=True)
+class given:  # noqa: N801
+    """A value that the config has if the model has this tensor; None says nothing."""
+
+    name: str
+    value: Any
+
+    def of(self, tensors: Shapes) -> Any:
+        """The fact for a model."""
+        return self.value if self.name in tensors else None
+
+
+Fact = present | absent | rows_of | columns_of | given
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,8 @@ class Placement:
     `block` is the pattern of a repeated module, `first` and `last` the modules around the blocks, by Hugging Face name.
     `tied` maps a module to the one whose weight it shares. `kv_elements` is the number of cached elements per token and
     block (keys and values), None for models without a cache; `window` limits the tokens cached, in every
-    `window_every`-th block.
+    `window_every`-th block. `state_elements` is the size of a block's recurrent state, which does not grow with the
+    context. `experts` are patterns of modules within a block that may be offloaded before anything else.
     """
 
     block: str
@@ -80,6 +95,8 @@ class Placement:
     kv_elements: Expr | None = None
     window: str | None = None
     window_every: int = 1
+    state_elements: Expr | None = None
+    experts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +107,14 @@ class Architecture:
     hf            class names of config.json's `architectures`; the first is the usual one (see also `headless`)
     model_type    config.json's `model_type`
     config        pairs of config keys and metadata keys
+    projector     the same for the file of the projector (layout "mmproj"), if the model has one
     defaults      what Transformers assumes when config.json leaves a key out
     layouts       per format: tensor names and transforms; Hugging Face names carry `prefix`
     prefix        the part of tensor names ("model.") that some classes leave out
     blocks        the config key that counts blocks (capture "i")
+    repeats       what counts the blocks of other captures: {"j": "num_decoder_layers"}
     spellings     older last components of tensor names: {"gamma": "weight"}
+    prefixes      other beginnings of tensor names that mean the same: {"model.language_model.": "language_model.model."}
     implied       config values that a set of tensors tells (tied embeddings, biases, sizes); a size that the config
                   gives otherwise is a contradiction
     shapes        sizes of Hugging Face tensors, by pattern, as expressions over the config; a tensor that contradicts
@@ -116,6 +136,9 @@ class Architecture:
     defaults: Mapping[str, Default] = field(default_factory=lambda: MappingProxyType({}))
     prefix: str = ""
     blocks: str = "num_hidden_layers"
+    repeats: Mapping[str, Expr] = field(default_factory=lambda: MappingProxyType({}))
+    prefixes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    projector: Pairs = ()
     spellings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     implied: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
     shapes: Mapping[str, tuple[Expr, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -127,6 +150,16 @@ class Architecture:
     def claims(self) -> frozenset[str]:
         """The names this declaration answers to, by space: "hf.LlamaForCausalLM", "gguf.llama"."""
         return frozenset({f"hf.{name}" for name in self.hf} | {f"{space}.{self.name_in(space)}" for space in self.layouts})
+
+    def counts(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """How many blocks of each capture a config announces; 0 where it says nothing usable."""
+        result = {}
+        for capture, size in {"i": self.blocks, **self.repeats}.items():
+            try:
+                result[capture] = evaluate(size, config)
+            except DamagedInput:
+                result[capture] = 0
+        return result
 
     @staticmethod
     def headless(hf_class: str) -> bool:

@@ -1,6 +1,6 @@
 """Small arithmetic over config values, as data: sizes of heads, defaults that depend on other keys.
 
-An expression is an int, the name of a config key (dots descend), or a product or ratio of expressions.
+An expression is an int, the name of a config key (dots descend), or a product, ratio or sum of expressions.
 """
 
 from __future__ import annotations
@@ -36,6 +36,17 @@ class ratio:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
+class total:  # noqa: N801
+    """left + right."""
+
+    left: Expr
+    right: Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} + {self.right}"
+
+
+@dataclass(frozen=True, slots=True)
 class by_value:  # noqa: N801
     """One expression or another, by the value of a config key: `by_value("num_hidden_layers", {46: a}, b)`."""
 
@@ -47,10 +58,9 @@ class by_value:  # noqa: N801
         return f"by {self.key}"
 
 
-Expr = int | str | product | ratio | by_value
-Expression = Expr
+Expr = int | str | product | ratio | total | by_value
 _LIMIT = 2**32  # no format stores larger sizes
-COMPUTED = (product, ratio, by_value)  # expressions that cannot be mistaken for a plain value
+COMPUTED = (product, ratio, total, by_value)  # expressions that cannot be mistaken for a plain value
 
 
 def lookup(config: Mapping[str, Any], path: str) -> Any:
@@ -80,6 +90,8 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
             if rest or not whole:
                 raise DamagedInput(f"config: {expression} is {shown(left)} / {shown(right)}, which is no whole number")
             return whole
+        case total():
+            return evaluate(expression.left, config) + evaluate(expression.right, config)
         case by_value():
             value = lookup(config, expression.key)  # compared rather than looked up: it may be anything
             found = (case for known, case in expression.cases.items() if known == value)

@@ -1,85 +1,15 @@
-"""Layouts: tables of names, Hugging Face on one side, a target format on the other, matched both ways.
-
-A pattern is a full name whose digit components may be captures: "model.layers.{i}.mlp.up_proj.weight". Matching is a
-dictionary look-up of the name with its digit components blanked, so 90,000 names cost a fraction of a second.
-"""
+"""Layouts: tables of names, Hugging Face on one side, a target format on the other, matched both ways."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
-from hubclient.architectures.transforms import Arrow, Transform, identity
-
-Side = Literal["hf", "target"]
-_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole component
-_MAX_DIGITS = 9  # of a captured number; no model has a thousand million blocks
-Names = str | tuple[str, ...]
-# From a Hugging Face name (or several, as a tuple) to a target name or an Arrow. `object`, because the type of a literal
-# that mixes both is inferred as that; `_arrow` checks.
-Table = Mapping[Any, object]
-
-
-def template(name: str) -> tuple[str, tuple[str, ...]]:
-    """A name with its digit components blanked, and those components: ("a.#.b", ("12",))."""
-    digits = _NUMBER.findall(name)
-    return (_NUMBER.sub("#", name), tuple(digits)) if digits else (name, ())
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A full name with named digit captures."""
-
-    text: str
-    template: str
-    slots: tuple[str, ...]  # per digit component: the capture's name in braces, or the literal digits
-
-    @classmethod
-    def of(cls, text: str) -> Pattern:
-        """Compile; ValueError if a brace is anything but a whole component or a capture repeats."""
-        parts = text.split(".")
-        slots = tuple(part for part in parts if _NUMBER.fullmatch(part) or (part.startswith("{") and part.endswith("}")))
-        captures = [slot for slot in slots if slot.startswith("{")]
-        if text.count("{") != len(captures) or len(set(captures)) != len(captures):
-            raise ValueError(f"captures of {text!r} must be whole components and differ")
-        return cls(text, ".".join("#" if part in slots else part for part in parts), slots)
-
-    @property
-    def captures(self) -> frozenset[str]:
-        """Names of the captures."""
-        return frozenset(slot[1:-1] for slot in self.slots if slot.startswith("{"))
-
-    def match(self, digits: tuple[str, ...]) -> tuple[tuple[str, int], ...] | None:
-        """Captured numbers, sorted by name, for the digit components of a name whose template equals this one's."""
-        found = []
-        for slot, digit in zip(self.slots, digits, strict=True):
-            if slot.startswith("{"):
-                if (len(digit) > 1 and digit[0] == "0") or len(digit) > _MAX_DIGITS:
-                    return None
-                found.append((slot[1:-1], int(digit)))
-            elif slot != digit:
-                return None
-        return tuple(sorted(found))
-
-    def name(self, captures: Mapping[str, int]) -> str:
-        """The full name for given captures."""
-        return self.text.format_map(captures) if self.slots else self.text
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One line of a table: Hugging Face patterns, the transform, target patterns."""
-
-    hf: tuple[Pattern, ...]
-    transform: Transform
-    target: tuple[Pattern, ...]
-    required: bool = True
-
-    def side(self, side: Side) -> tuple[Pattern, ...]:
-        """The patterns of one side."""
-        return self.hf if side == "hf" else self.target
+from hubclient.architectures.expressions import evaluate
+from hubclient.architectures.patterns import Captures, Pattern, overlap, template
+from hubclient.architectures.tables import Rule, Side, Table, rule_of
+from hubclient.architectures.transforms import identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +17,7 @@ class Bound:
     """A rule applied to actual names: the inputs in the rule's order and the names that come out."""
 
     rule: Rule
-    captures: tuple[tuple[str, int], ...]
+    captures: Captures
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -97,7 +27,8 @@ class Matching:
     """What a layout makes of a set of names.
 
     `bound` in the order of each rule's first input; `dropped` is recomputable and no loss, `omitted` has no place on the
-    other side, `unmatched` is unknown, `missing` is what rules need and the names lack.
+    other side, `unmatched` is unknown, `missing` is what rules need and the names lack, `surplus` is what there should
+    not be: an expert too many, or two things of which a block has one.
     """
 
     bound: tuple[Bound, ...]
@@ -105,11 +36,14 @@ class Matching:
     omitted: tuple[str, ...]
     unmatched: tuple[str, ...]
     missing: tuple[str, ...]
+    surplus: tuple[str, ...] = ()
 
 
 # What a name means: a rule (and which of its patterns the name is), or "drop" or "omit"; by blanked name.
 _Entry = tuple[Rule | str, int, Pattern]
 _Index = Mapping[str, tuple[_Entry, ...]]
+# Names found for a rule and its captures, by which of the rule's patterns they are and the number that is spread over.
+_Groups = dict[tuple[Rule, Captures], dict[tuple[int, int], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +51,9 @@ class Layout:
     """How an architecture lies in one format. `name` is the architecture's name there (`general.architecture`).
 
     `drop` are patterns that can be recomputed (masks, inv_freq), on either side; `omit` are Hugging Face tensors that
-    the format has no place for; `derive` are target tensors computed from the config.
+    the format has no place for; `derive` are target tensors computed from the config. For formats that quantise what
+    they find (MLX), `keep` are target patterns of matrices that stay as they are, and `bits` gives others a (bits, group
+    size) of their own.
     """
 
     rules: tuple[Rule, ...]
@@ -125,6 +61,8 @@ class Layout:
     omit: tuple[Pattern, ...] = ()
     derive: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    keep: tuple[Pattern, ...] = ()
+    bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     _index: Mapping[Side, _Index] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -135,61 +73,115 @@ class Layout:
         drop: Iterable[str] = (),
         omit: Iterable[str] = (),
         derive: Mapping[str, Any] | None = None,
+        keep: Iterable[str] = (),
+        bits: Mapping[str, tuple[int, int]] | None = None,
     ) -> Layout:
         """Compile tables; ValueError if a name occurs twice on a side or captures do not agree."""
-        rules = tuple(_rule(hf, to) for table in tables for hf, to in table.items())
-        layout = cls(rules, tuple(map(Pattern.of, drop)), tuple(map(Pattern.of, omit)), dict(derive or {}), name)
-        return replace(layout, _index={"hf": layout._build("hf"), "target": layout._build("target")})
+        rules = tuple(rule_of(hf, to) for table in tables for hf, to in table.items())
+        dropped, omitted = tuple(map(Pattern.of, drop)), tuple(map(Pattern.of, omit))
+        return cls(rules, dropped, omitted, dict(derive or {}), name, tuple(map(Pattern.of, keep)), dict(bits or {}))._indexed()
+
+    def following(
+        self,
+        *tables: Table,
+        name: str = "",
+        drop: Iterable[str] = (),
+        omit: Iterable[str] = (),
+        keep: Iterable[str] = (),
+        bits: Mapping[str, tuple[int, int]] | None = None,
+    ) -> Layout:
+        """A layout of another format that knows the same Hugging Face tensors: those in no table keep their names.
+
+        What this one drops is dropped there too; what it has no place for keeps its name unless `omit` says otherwise.
+        """
+        own = Layout.of(*tables, name=name, drop=drop, omit=omit, keep=keep, bits=bits)
+        taken = {pattern.text for rule in own.rules for pattern in rule.hf} | {pattern.text for pattern in (*own.drop, *own.omit)}
+        rules = {
+            pattern.text: Rule((pattern,), identity, (pattern,), rule.required, rule.choice, rule.stored)
+            for rule in self.rules
+            for pattern in rule.hf
+            if pattern.text not in taken
+        }
+        rules |= {p.text: Rule((p,), identity, (p,), required=False) for p in self.omit if p.text not in taken}
+        dropped = (*own.drop, *(pattern for pattern in self.drop if pattern.text not in taken))
+        return replace(own, rules=(*own.rules, *rules.values()), drop=dropped)._indexed()
+
+    @property
+    def asks_encodings(self) -> bool:
+        """Whether some rules apply to tensors of certain encodings only."""
+        return any(rule.stored for rule in self.rules)
 
     def knows(self, name: str, side: Side) -> bool:
         """Whether any rule, drop or omit covers this name."""
-        return self._find(name, side) is not None
+        return self._find(name, side, None) is not None
 
-    def match(self, names: Iterable[str], side: Side, layers: int) -> Matching:
-        """Sort names under rules. `layers` is how many blocks (capture "i") the config announces."""
-        groups: dict[tuple[int, tuple[tuple[str, int], ...]], dict[int, str]] = {}
+    def match(
+        self,
+        names: Iterable[str],
+        side: Side,
+        counts: Mapping[str, int],
+        config: Mapping[str, Any] | None = None,
+        encodings: Mapping[str, str] | None = None,
+    ) -> Matching:
+        """Sort names under rules.
+
+        `counts` is how many blocks of each capture the config announces ({"i": 32}); `config` gives the counts of what
+        is stacked (DamagedInput if it cannot); `encodings` are the names of what each tensor is stored in, for rules that ask.
+        """
+        groups: _Groups = {}
         other: dict[str, list[str]] = {"drop": [], "omit": [], "unmatched": []}
-        by_id = {id(rule): rule for rule in self.rules}
         for name in names:
-            found = self._find(name, side)
+            found = self._find(name, side, encodings)
             if found is None:
                 other["unmatched"].append(name)
-            elif isinstance(found[0], str):
-                other[found[0]].append(name)
-            else:
-                groups.setdefault((id(found[0]), found[2]), {})[found[1]] = name
-        bound, missing = [], []
-        for (key, captures), given in groups.items():
-            rule = by_id[key]
-            wanted = rule.side(side)
-            missing += [pattern.name(dict(captures)) for at, pattern in enumerate(wanted) if at not in given]
-            if len(given) == len(wanted):
-                other_side = rule.target if side == "hf" else rule.hf
-                inputs = tuple(given[at] for at in range(len(wanted)))
-                bound.append(Bound(rule, captures, inputs, tuple(pattern.name(dict(captures)) for pattern in other_side)))
-        missing += self._absent(groups, side, layers)
-        return Matching(tuple(bound), tuple(other["drop"]), tuple(other["omit"]), tuple(other["unmatched"]), tuple(missing))
-
-    def _absent(self, groups: Mapping[tuple[int, tuple[tuple[str, int], ...]], Any], side: Side, layers: int) -> Iterator[str]:
-        for rule in self.rules:
-            if not rule.required:
                 continue
-            pattern = rule.side(side)[0]
-            if not pattern.captures:
-                wanted: list[tuple[tuple[str, int], ...]] = [()]
-            elif pattern.captures == {"i"}:  # of more layers than there are groups one is missing, whatever is claimed
-                wanted = [(("i", layer),) for layer in range(min(layers, len(groups) + 1))]
-            else:
-                wanted = []
-            yield from (pattern.name(dict(captures)) for captures in wanted if (id(rule), captures) not in groups)
+            rule, at, captures = found
+            if isinstance(rule, str):
+                other[rule].append(name)
+                continue
+            number = 0
+            if rule.transform.spread and side == "hf":
+                captures, number = _without(captures, rule.transform.spread[0])
+            groups.setdefault((rule, captures), {})[at, number] = name
+        bound, missing, surplus = [], [], []
+        for (rule, captures), given in groups.items():
+            inputs, outputs, lacking, beyond = _bind(rule, captures, given, side, config or {})
+            missing += lacking
+            surplus += beyond
+            if not lacking:
+                bound.append(Bound(rule, captures, inputs, outputs))
+        lacking, beyond = self._held_against(groups, side, counts)
+        return Matching(
+            tuple(bound), tuple(other["drop"]), tuple(other["omit"]), tuple(other["unmatched"]),
+            (*missing, *lacking), (*surplus, *beyond),
+        )  # fmt: skip
 
-    def _find(self, name: str, side: Side) -> tuple[Rule | str, int, tuple[tuple[str, int], ...]] | None:
+    def _held_against(self, groups: _Groups, side: Side, counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
+        """Names that required rules lack, block by block, and names of an alternative that is one too many."""
+        missing, surplus = [], []
+        choices: dict[str, dict[int, list[Rule]]] = {}
+        for rule in self.rules:
+            if rule.choice:
+                choices.setdefault(rule.choice[0], {}).setdefault(rule.choice[1], []).append(rule)
+            elif rule.required:
+                wanted = _wanted(rule, side, counts, len(groups))
+                missing += [_first(rule, side).name(dict(captures)) for captures in wanted if (rule, captures) not in groups]
+        for tables in choices.values():
+            lacking, beyond = _chosen(tables, groups, side, counts)
+            missing += lacking
+            surplus += beyond
+        return missing, surplus
+
+    def _find(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> tuple[Rule | str, int, Captures] | None:
         key, digits = template(name)
         for rule, at, pattern in self._index[side].get(key, ()):
             captures = pattern.match(digits)
-            if captures is not None:
+            if captures is not None and (isinstance(rule, str) or not rule.stored or _stored(rule, name, encodings)):
                 return rule, at, captures
         return None
+
+    def _indexed(self) -> Layout:
+        return replace(self, _index={"hf": self._build("hf"), "target": self._build("target")})
 
     def _build(self, side: Side) -> _Index:
         table: dict[str, list[_Entry]] = {}
@@ -201,51 +193,83 @@ class Layout:
             entries += [("drop", 0, Pattern.of(name)) for name in self.derive]
         for entry in entries:
             same = table.setdefault(entry[2].template, [])
-            if any(_overlap(entry[2], pattern) for _, _, pattern in same):
+            if any(overlap(entry[2], pattern) and not _alternatives(entry[0], rule) for rule, _, pattern in same):
                 raise ValueError(f"{entry[2].text!r} is covered twice on the {side} side")
             same.append(entry)
         return {key: tuple(found) for key, found in table.items()}
 
 
-def block(hf: str, target: str, *tables: Table) -> dict[Names, Arrow]:
-    """Tables of one repeated block, their names put behind `hf` and `target` prefixes: "model.layers.{i}", "blk.{i}"."""
-    result: dict[Names, Arrow] = {}
-    for table in tables:
-        for names, to in table.items():
-            arrow = _arrow(to)
-            key = tuple(f"{hf}.{name}" for name in _tuple(names))
-            result[key] = replace(arrow, targets=tuple(f"{target}.{name}" for name in arrow.targets))
-    return result
+def _bind(
+    rule: Rule, captures: Captures, given: Mapping[tuple[int, int], str], side: Side, config: Mapping[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[str], list[str]]:
+    """Inputs in order and outputs of a rule for what was found; names that it lacks; names beyond what the config counts."""
+    spread, known = rule.transform.spread, dict(captures)
+    if spread is None:
+        own, others = rule.side(side), rule.side("target" if side == "hf" else "hf")
+        lacking = [pattern.name(known) for at, pattern in enumerate(own) if (at, 0) not in given]
+        inputs = tuple(given[at, 0] for at in range(len(own)) if (at, 0) in given)
+        return inputs, tuple(pattern.name(known) for pattern in others), lacking, []
+    capture, count = spread[0], evaluate(spread[1], config)
+    if side == "target":
+        names = (rule.hf[0].name({**known, capture: number}) for number in range(count))
+        return (given[0, 0],), tuple(names), [], []
+    lacking = [rule.hf[0].name({**known, capture: n}) for n in range(min(count, len(given) + 1)) if (0, n) not in given]
+    beyond = [name for (_, number), name in given.items() if number >= count]
+    inputs = tuple(name for (_, number), name in sorted(given.items()) if number < count)
+    return inputs, (rule.target[0].name(known),), lacking, beyond
 
 
-def optional(*tables: Table) -> dict[Names, Arrow]:
-    """The same lines, for tensors that a model of the family may lack."""
-    return {names: replace(_arrow(to), required=False) for table in tables for names, to in table.items()}
+def _wanted(rule: Rule, side: Side, counts: Mapping[str, int], found: int) -> list[Captures]:
+    """The captures for which a rule should be met. Of more blocks than were found one is missing, whatever is claimed."""
+    captures = _first(rule, side).captures
+    if rule.transform.spread and side == "hf":
+        captures -= {rule.transform.spread[0]}
+    if not captures:
+        return [()]
+    if len(captures) == 1 and (name := next(iter(captures))) in counts:
+        return [((name, number),) for number in range(min(counts[name], found + 1))]
+    return []
 
 
-def _arrow(to: object) -> Arrow:
-    if isinstance(to, Arrow):
-        return to
-    if isinstance(to, str):
-        return identity >> to
-    raise ValueError(f"{to!r} is neither a name nor a transform with a name behind it")
+def _chosen(
+    tables: Mapping[int, list[Rule]], groups: _Groups, side: Side, counts: Mapping[str, int]
+) -> tuple[list[str], list[str]]:
+    """What is missing and what is one too many, where a block has one of several tables."""
+    missing, surplus = [], []
+    wanted = dict.fromkeys(
+        captures for rules in tables.values() for rule in rules for captures in _wanted(rule, side, counts, len(groups))
+    )
+    for captures in wanted:
+        there = {index: [rule for rule in rules if (rule, captures) in groups] for index, rules in tables.items()}
+        best = max(there, key=lambda index: len(there[index]))
+        lacking = [rule for rule in tables[best] if rule.required and rule not in there[best]]
+        missing += [_first(rule, side).name(dict(captures)) for rule in lacking]
+        for index, rules in there.items():
+            if index != best:
+                surplus += [name for rule in rules for name in groups[rule, captures].values()]
+    return missing, surplus
 
 
-def _tuple(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
+def _first(rule: Rule, side: Side) -> Pattern:
+    """The pattern that stands for a rule, a spread capture filled in with its first number."""
+    pattern = rule.side(side)[0]
+    if rule.transform.spread and side == "hf":
+        return Pattern.of(pattern.text.replace("{" + rule.transform.spread[0] + "}", "0"))
+    return pattern
 
 
-def _rule(names: Names, to: object) -> Rule:
-    arrow = _arrow(to)
-    rule = Rule(tuple(map(Pattern.of, _tuple(names))), arrow.transform, tuple(map(Pattern.of, arrow.targets)), arrow.required)
-    if len({pattern.captures for pattern in (*rule.hf, *rule.target)}) > 1:
-        raise ValueError(f"captures of {names!r} and {arrow.targets!r} differ")
-    arity = arrow.transform.arity
-    if len(rule.hf) != len(rule.target) if arity is None else (len(rule.hf), len(rule.target)) != arity:
-        raise ValueError(f"{names!r} and {arrow.targets!r} are not as many names as the transform between them takes and gives")
-    return rule
+def _without(captures: Captures, name: str) -> tuple[Captures, int]:
+    """The other captures, and the number of the one called `name`."""
+    return tuple(item for item in captures if item[0] != name), dict(captures)[name]
 
 
-def _overlap(one: Pattern, two: Pattern) -> bool:
-    pairs = zip(one.slots, two.slots, strict=True)
-    return all(a == b or a.startswith("{") or b.startswith("{") for a, b in pairs)
+def _stored(rule: Rule, name: str, encodings: Mapping[str, str] | None) -> bool:
+    return encodings is None or encodings.get(name, "") in rule.stored
+
+
+def _alternatives(one: Rule | str, two: Rule | str) -> bool:
+    """Whether two rules may share a name: tables of one `either`, or lines for different encodings."""
+    if isinstance(one, str) or isinstance(two, str):
+        return False
+    apart = one.choice and two.choice and one.choice[0] == two.choice[0] and one.choice[1] != two.choice[1]
+    return bool(apart) or one.stored != two.stored

@@ -1,4 +1,5 @@
-"""Transforms: frozen values that turn Hugging Face tensors into a target's tensors, and back.
+"""Transforms: frozen values that turn Hugging Face tensors into a target's tensors, and back. Here the algebra; the verbs
+are in `primitives`.
 
 A transform has `forward` and `backward`; `~t` swaps them, `a >> b` composes, `t >> "name"` (or a tuple of names) says where
 the result goes. Both directions take and give lazy arrays and read sizes from the normalised config; neither touches a
@@ -8,13 +9,12 @@ takes it away instead of adding to it, so a tensor that goes through Hugging Fac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
-from hubclient.architectures.arrays import Array, Concat, Permute, Shift, Slice, Transpose, row_shape
-from hubclient.architectures.expressions import Expression, evaluate
-from hubclient.errors import DamagedInput
+from hubclient.architectures.arrays import Array
+from hubclient.architectures.expressions import Expr
 
 Config = Mapping[str, Any]
 Arrays = tuple[Array, ...]
@@ -29,6 +29,16 @@ class Transform:
     def arity(self) -> tuple[int, int] | None:
         """How many tensors go in and come out; None if any number does, each becoming one."""
         return None
+
+    @property
+    def spread(self) -> tuple[str, Expr] | None:
+        """The capture whose tensors are taken all at once, and how many there are; None if each is taken alone."""
+        return None
+
+    @property
+    def loss(self) -> str:
+        """What does not come back, as the object of "not carried over"; empty if everything does."""
+        return ""
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """From Hugging Face tensors to the target's."""
@@ -53,11 +63,17 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """A transform and the target names it leads to; `required` is false for tensors that a model may lack."""
+    """A transform and the target names it leads to.
+
+    `required` is false for tensors that a model may lack. `choice` names an `either` and which of its tables this is of;
+    `stored` are the encodings that the tensors must have for the line to apply (empty: any).
+    """
 
     transform: Transform
     targets: tuple[str, ...]
     required: bool = True
+    choice: tuple[str, int] | None = None
+    stored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,8 @@ class Chain(Transform):
     second: Transform
 
     def __post_init__(self) -> None:
+        if self.second.spread:
+            raise ValueError(f"{self.second} must come first in a chain")
         one, two = self.first.arity, self.second.arity
         if one and two and one[1] != two[0]:
             raise ValueError(f"{self.first} gives {one[1]} tensors and {self.second} takes {two[0]}")
@@ -113,6 +131,16 @@ class Chain(Transform):
         """What the first takes and the second gives."""
         one, two = self.first.arity, self.second.arity
         return (one[0], two[1]) if one and two else one or two
+
+    @property
+    def spread(self) -> tuple[str, Expr] | None:
+        """The first's."""
+        return self.first.spread
+
+    @property
+    def loss(self) -> str:
+        """Both."""
+        return "; ".join(filter(None, (self.first.loss, self.second.loss)))
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """First, then second."""
@@ -124,123 +152,31 @@ class Chain(Transform):
 
 
 @dataclass(frozen=True, slots=True)
-class rope(Transform):  # noqa: N801 - reads as a verb in the tables
-    """Rows of each head from two halves (Transformers) to neighbouring pairs (llama.cpp's NORM rope).
+class each(Transform):  # noqa: N801 - reads as a word in the tables
+    """One transform for each tensor, in order."""
 
-    Shape (heads * size, ...), size even; `heads` and `size` (None: whatever comes out) are expressions over the config.
-    Source: `permute` in llama.cpp's converter, which undoes the permutation of Transformers' own Llama conversion.
-    """
+    members: tuple[Transform, ...]
 
-    heads: Expression
-    size: Expression | None = None
-
-    def forward(self, arrays: Arrays, config: Config) -> Arrays:
-        """Halves to pairs."""
-        return tuple(self._permute(array, config, halves=True) for array in arrays)
-
-    def backward(self, arrays: Arrays, config: Config) -> Arrays:
-        """Pairs to halves."""
-        return tuple(self._permute(array, config, halves=False) for array in arrays)
-
-    def _permute(self, array: Array, config: Config, *, halves: bool) -> Array:
-        heads = evaluate(self.heads, config)
-        half, odd = divmod(array.rows, 2 * heads)
-        if odd or len(array.shape) > 2:
-            raise DamagedInput(
-                f"a tensor of shape {list(array.shape)} cannot be cut into {heads} heads of even size ({self.heads})"
-            )
-        if self.size is not None and 2 * half != (size := evaluate(self.size, config)):
-            told = f"{heads} heads ({self.heads}) of size {size} ({self.size})"
-            raise DamagedInput(f"a tensor of shape {list(array.shape)} where the config asks for {told}")
-        dims, back = ((heads, 2, half), (heads, half, 2)) if halves else ((heads, half, 2), (heads, 2, half))
-        if isinstance(array, Permute) and (array.dims, array.axes) == (back, (0, 2, 1)):
-            return array.part
-        return Permute(array, dims, (0, 2, 1), "rope")
-
-
-@dataclass(frozen=True, slots=True)
-class concat(Transform):  # noqa: N801
-    """Several tensors stacked along the first axis into one; `sizes` are their rows, as expressions over the config."""
-
-    sizes: tuple[Expression, ...]
-
-    def __init__(self, *sizes: Expression) -> None:
-        object.__setattr__(self, "sizes", sizes)
+    def __init__(self, *members: Transform) -> None:
+        object.__setattr__(self, "members", members)
 
     @property
     def arity(self) -> tuple[int, int] | None:
-        """As many as there are sizes, and one."""
-        return len(self.sizes), 1
+        """As many as there are members, in and out."""
+        return len(self.members), len(self.members)
+
+    @property
+    def loss(self) -> str:
+        """Those of the members."""
+        return "; ".join(filter(None, (member.loss for member in self.members)))
 
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
-        """Many to one."""
-        wanted = self._rows(config)
-        given = tuple(array.rows for array in arrays)
-        if given != wanted or len({array.shape[1:] for array in arrays}) > 1:
-            raise DamagedInput(f"tensors of {_list(given)} rows where the config asks for {_list(wanted)}")
-        whole = arrays[0].part if isinstance(arrays[0], Slice) else None
-        if whole is not None and whole.rows == sum(wanted) and arrays == self.backward((whole,), config):
-            return (whole,)
-        return (Concat(arrays, row_shape(arrays[0].shape, sum(given))),)
+        """Each by its own."""
+        return tuple(t.forward((array,), config)[0] for t, array in zip(self.members, arrays, strict=True))
 
     def backward(self, arrays: Arrays, config: Config) -> Arrays:
-        """One to many."""
-        (array,), wanted = arrays, self._rows(config)
-        if isinstance(array, Concat) and tuple(part.rows for part in array.members) == wanted:
-            return array.members
-        if array.rows != sum(wanted):
-            raise DamagedInput(f"a tensor of {array.rows} rows where the config asks for {' + '.join(map(str, wanted))}")
-        firsts = [sum(wanted[:index]) for index in range(len(wanted))]
-        return tuple(Slice(array, first, row_shape(array.shape, rows)) for first, rows in zip(firsts, wanted, strict=True))
-
-    def _rows(self, config: Config) -> tuple[int, ...]:
-        return tuple(evaluate(size, config) for size in self.sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class Transposed(Transform):
-    """Rows and columns exchanged (GPT-2's Conv1D stores (in, out))."""
-
-    def forward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
-        """Transposed."""
-        return tuple(_matrix(array) for array in arrays)
-
-    def backward(self, arrays: Arrays, config: Config) -> Arrays:
-        """Transposed again."""
-        return self.forward(arrays, config)
-
-
-@dataclass(frozen=True, slots=True)
-class shift(Transform):  # noqa: N801
-    """Every element plus `by`, in float32 (Gemma stores norm weights as w, GGUF as w + 1).
-
-    Exact for the values near one that such weights have, not for all: the plan asks the values, not this class.
-    """
-
-    by: float
-
-    def forward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
-        """Add."""
-        return tuple(_shifted(array, self.by) for array in arrays)
-
-    def backward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
-        """Subtract."""
-        return tuple(_shifted(array, -self.by) for array in arrays)
+        """Each by the inverse of its own."""
+        return tuple(t.backward((array,), config)[0] for t, array in zip(self.members, arrays, strict=True))
 
 
 identity = Identity()
-transpose = Transposed()
-
-
-def _matrix(array: Array) -> Array:
-    if len(array.shape) != 2:
-        raise DamagedInput(f"a tensor of shape {list(array.shape)} where a matrix was expected")
-    return array.part if isinstance(array, Transpose) else Transpose(array)
-
-
-def _shifted(array: Array, by: float) -> Array:
-    return array.part if isinstance(array, Shift) and array.by == -by else Shift(array, by)
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))

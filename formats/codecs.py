@@ -21,19 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hubclient.errors import UnsupportedEncoding
+from hubclient.formats import ggml
+from hubclient.formats.encodings import ENCODINGS
+from hubclient.formats.ggml.byteorder import NUMBERS
 from hubclient.formats.model import Encoding
 
 Raw: TypeAlias = NDArray[np.uint8]
 Rows: TypeAlias = NDArray[np.float32]
-_Coder: TypeAlias = Callable[[Any, Any], None]  # reads flat contiguous arrays, fills flat contiguous arrays
+_Coder: TypeAlias = Callable[[Any, Any], None]  # reads a contiguous array, fills a contiguous array
 
 _SCRATCH = 1 << 16  # float32 elements of a transcoding step: 256 KiB, which stays in a core's second-level cache
 
 
 class Codec(NamedTuple):
-    """How an encoding is read and written, as functions of (flat source, flat target); None: not possible here.
+    """How an encoding is read and written, as functions of (source, target); None: not possible here.
 
-    `unit` is the numpy dtype under which raw bytes are handed over; on the other side is float32.
+    `unit` is the numpy dtype under which raw bytes are handed over; on the other side is float32. Arrays are flat, but for
+    encodings with planes, whose rows have to be known: uint8 [n, row_bytes] and float32 [n, columns].
     """
 
     unit: str
@@ -51,11 +55,16 @@ def can_encode(encoding: Encoding) -> bool:
     return _codec(encoding).encode is not None
 
 
+def can_repack(source: Encoding, target: Encoding) -> bool:
+    """Whether `transcode` rearranges the bits of one into the other, so that no number changes, whatever it is."""
+    return (source.name, target.name) in _REPACKED
+
+
 def decode(raw: Raw, encoding: Encoding, columns: int, out: Rows | None = None) -> Rows:
     """float32 [n, columns] from raw rows uint8 [n, row_bytes]. Raises UnsupportedEncoding."""
     _check_raw(raw, encoding, columns)
     target = _target(out, (len(raw), columns), np.dtype(np.float32))
-    _decode_flat(_flat(raw), encoding, target.reshape(-1))
+    _decode_rows(raw, encoding, target)
     return target
 
 
@@ -64,7 +73,7 @@ def encode(rows: Rows, encoding: Encoding, out: Raw | None = None) -> Raw:
     if rows.dtype != np.float32 or rows.ndim != 2:
         raise ValueError(f"rows to encode are float32 [n, columns], not {rows.dtype} {list(rows.shape)}")
     target = _target(out, (len(rows), encoding.row_bytes(rows.shape[1])), np.dtype(np.uint8))
-    _encode_flat(_flat(rows), encoding, target.reshape(-1))
+    _encode_rows(rows, encoding, target)
     return target
 
 
@@ -78,12 +87,14 @@ def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: R
     result = _target(out, (len(raw), target.row_bytes(columns)), np.dtype(np.uint8))
     if source == target:
         result[...] = raw
-    elif source.name == "BF16" and target.name in _FROM_BF16:
-        _FROM_BF16[target.name](_flat(raw).view("<u2"), result.reshape(-1).view(_codec(target).unit))
+    elif repack := _PAIRS.get((source.name, target.name)):
+        repack(np.ascontiguousarray(raw), result)
     elif target.name == "F32":
-        _decode_flat(_flat(raw), source, result.reshape(-1).view(np.float32))
+        _decode_rows(raw, source, result.view(np.float32))
     elif source.name == "F32":
-        _encode_flat(_flat(raw).view(np.float32), target, result.reshape(-1))
+        _encode_rows(np.ascontiguousarray(raw).view(np.float32), target, result)
+    elif source.planes or target.planes:
+        _row_by_row(raw, source, target, columns, result)
     else:
         _in_steps(_flat(raw), source, target, len(raw) * columns, result.reshape(-1))
     return result
@@ -94,21 +105,35 @@ def byteswap(raw: Raw, encoding: Encoding, out: Raw | None = None) -> Raw:
 
     ggml swaps the numbers inside a block and leaves its bytes of quants alone (gguf-py's convert-endian).
     """
-    target = _target(out, raw.shape, np.dtype(np.uint8))
-    if encoding.name == "Q8_0":
-        target[...] = raw
-        scales = target.reshape(-1, encoding.block_bytes)[:, :2]
-        scales[...] = scales[:, ::-1].copy()
-    elif encoding.blocked or encoding.name == "C64":
+    if encoding.name == "C64" or (encoding.blocked and encoding.name not in NUMBERS):
         raise UnsupportedEncoding(f"{encoding} from a big-endian file cannot be read here")
-    else:
-        width = encoding.block_bytes
-        target.reshape(-1, width)[...] = _flat(raw).reshape(-1, width)[:, ::-1]
+    target = _target(out, raw.shape, np.dtype(np.uint8))
+    source, swapped = (_flat(rows).reshape(-1, encoding.block_bytes) for rows in (raw, target))
+    swapped[...] = source
+    for start, width, count in NUMBERS.get(encoding.name, ((0, encoding.block_bytes, 1),)):
+        for at in range(start, start + width * count, width):
+            swapped[:, at : at + width] = source[:, at : at + width][:, ::-1]
     return target
 
 
 def _codec(encoding: Encoding) -> Codec:
     return _CODECS.get(encoding.name, _UNKNOWN)
+
+
+def _decode_rows(raw: Raw, encoding: Encoding, values: Rows) -> None:
+    """uint8 [n, row_bytes] to float32 [n, columns]. Codecs of encodings with planes are handed rows, others flat arrays."""
+    if encoding.planes:
+        _decode_flat(np.ascontiguousarray(raw), encoding, values)
+    else:
+        _decode_flat(_flat(raw), encoding, values.reshape(-1))
+
+
+def _encode_rows(values: Rows, encoding: Encoding, raw: Raw) -> None:
+    """float32 [n, columns] to uint8 [n, row_bytes]."""
+    if encoding.planes:
+        _encode_flat(np.ascontiguousarray(values), encoding, raw)
+    else:
+        _encode_flat(_flat(values), encoding, raw.reshape(-1))
 
 
 def _decode_flat(raw: Raw, encoding: Encoding, values: Rows) -> None:
@@ -136,6 +161,16 @@ def _in_steps(raw: Raw, source: Encoding, target: Encoding, count: int, out: Raw
         values = scratch[: end - start]
         _decode_flat(raw[source.row_bytes(start) : source.row_bytes(end)], source, values)
         _encode_flat(values, target, out[target.row_bytes(start) : target.row_bytes(end)])
+
+
+def _row_by_row(raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw) -> None:
+    """Decode and encode whole rows, some at a time: where planes begin depends on where the row does."""
+    step = max(1, _SCRATCH // max(1, columns))
+    scratch = np.empty((min(step, len(raw)), columns), np.float32)
+    for start in range(0, len(raw), step):
+        part = raw[start : start + step]
+        _decode_rows(part, source, scratch[: len(part)])
+        _encode_rows(scratch[: len(part)], target, out[start : start + step])
 
 
 def _check_raw(raw: Raw, encoding: Encoding, columns: int) -> None:
@@ -187,31 +222,115 @@ def _encode_bf16(values: Rows, target: NDArray[np.uint16]) -> None:
     kernels.bf16_from_f32(values.view(np.uint32), target)
 
 
-def _decode_q8_0(blocks: Raw, values: Rows) -> None:
+def _f16_from_bf16(source: Raw, halves: Raw) -> None:
     from hubclient.formats import kernels
 
-    kernels.f32_from_q8_0(blocks.reshape(-1, 34), values.reshape(-1, 32))
+    kernels.f16_from_bf16(_flat(source).view("<u2"), _flat(halves).view("<u2"))
 
 
-def _encode_q8_0(values: Rows, blocks: Raw) -> None:
-    from hubclient.formats import kernels
+def _q8_0_from_bf16(source: Raw, blocks: Raw) -> None:
+    from hubclient.formats.ggml import legacy
 
-    kernels.q8_0_from_f32(values.view(np.uint32).reshape(-1, 32), blocks.reshape(-1, 34))
-
-
-def _f16_from_bf16(source: NDArray[np.uint16], halves: NDArray[np.uint16]) -> None:
-    from hubclient.formats import kernels
-
-    kernels.f16_from_bf16(source, halves)
+    legacy.q8_0_from_bf16(_flat(source).view("<u2").reshape(-1, 32), blocks.reshape(-1, 34))
 
 
-def _q8_0_from_bf16(source: NDArray[np.uint16], blocks: Raw) -> None:
-    from hubclient.formats import kernels
+def _mxfp4_planes_from_blocks(blocks: Raw, planes: Raw) -> None:
+    from hubclient.formats import microscaling
 
-    kernels.q8_0_from_bf16(source.reshape(-1, 32), blocks.reshape(-1, 34))
+    microscaling.mxfp4_planes_from_blocks(blocks, planes)
+
+
+def _mxfp4_blocks_from_planes(planes: Raw, blocks: Raw) -> None:
+    from hubclient.formats import microscaling
+
+    microscaling.mxfp4_blocks_from_planes(planes, blocks)
+
+
+def _microscaled(name: str) -> Codec:
+    """The codec of a microscaling type in planes."""
+
+    def decode_planes(rows: Raw, values: Rows) -> None:
+        from hubclient.formats import microscaling
+
+        microscaling.decode(name, rows, values)
+
+    return Codec("u1", decode_planes, None)
+
+
+def _affine(encoding: Encoding) -> Codec:
+    """The codec of an affine quantisation of MLX; decoded numbers are those that MLX computes in the dtype of the scales."""
+    dtype = _scales_of(encoding)
+
+    def decode_affine(rows: Raw, values: Rows) -> None:
+        if dtype.name == "F32":
+            _dequantise(rows, encoding, values)
+            return
+        numbers = np.empty(values.shape, np.uint16)
+        _dequantise(rows, encoding, numbers)
+        _decode_rows(numbers.view(np.uint8), dtype, values)
+
+    def encode_affine(values: Rows, rows: Raw) -> None:
+        _quantise(values, encoding, rows)
+
+    return Codec("u1", decode_affine, encode_affine)
+
+
+def _affine_pairs(encoding: Encoding) -> Mapping[tuple[str, str], _Coder]:
+    """To and from the dtype of the scales, without float32 in between."""
+    dtype = _scales_of(encoding).name
+
+    def quantise(source: Raw, rows: Raw) -> None:
+        _quantise(source.view("<u2"), encoding, rows)
+
+    def dequantise(rows: Raw, target: Raw) -> None:
+        _dequantise(rows, encoding, target.view("<u2"))
+
+    return {} if dtype == "F32" else {(dtype, encoding.name): quantise, (encoding.name, dtype): dequantise}
+
+
+def _quantise(numbers: NDArray[Any], encoding: Encoding, rows: Raw) -> None:
+    from hubclient.formats.mlx import affine
+
+    affine.encode(numbers, affine.Affine.of(encoding), out=rows)
+
+
+def _dequantise(rows: Raw, encoding: Encoding, numbers: NDArray[Any]) -> None:
+    from hubclient.formats.mlx import affine
+
+    affine.decode(rows, affine.Affine.of(encoding), numbers.shape[1], out=numbers)
+
+
+def _scales_of(encoding: Encoding) -> Encoding:
+    return ENCODINGS[encoding.name.rpartition("_")[2]]
+
+
+def _blocks(encoding: Encoding) -> Codec:
+    """The codec of a ggml type, whose kernels are looked up when called."""
+    shape, size = (-1, encoding.block), (-1, encoding.block_bytes)
+
+    def decode_blocks(blocks: Raw, values: Rows) -> None:
+        ggml.decoder(encoding.name)(blocks.reshape(size), values.reshape(shape))
+
+    def encode_blocks(values: Rows, blocks: Raw) -> None:
+        ggml.encoder(encoding.name)(values.reshape(shape), blocks.reshape(size))
+
+    return Codec("u1", decode_blocks, encode_blocks if encoding.name in ggml.ENCODED else None)
+
+
+def _float8(name: str) -> Codec:
+    """The codec of an 8-bit float."""
+
+    def decode_float8(raw: Raw, values: Rows) -> None:
+        from hubclient.formats import float8, kernels
+
+        kernels.f32_by_table(raw, float8.table(name), values)
+
+    return Codec("u1", decode_float8, None)
 
 
 _INTEGERS = {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}
+_AFFINE = tuple(encoding for name, encoding in ENCODINGS.items() if name.startswith("AFFINE"))
+_FLOATS8 = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0")
 
 _CODECS: Mapping[str, Codec] = MappingProxyType(
     {
@@ -219,11 +338,22 @@ _CODECS: Mapping[str, Codec] = MappingProxyType(
         "F32": Codec("<f4", _assign, _assign),
         "F16": Codec("<u2", _decode_f16, _encode_f16),
         "BF16": Codec("<u2", _decode_bf16, _encode_bf16),
-        "Q8_0": Codec("u1", _decode_q8_0, _encode_q8_0),
+        "BOOL": Codec("u1", _assign, None),
     }
     | {name: Codec(unit, _assign, None) for name, unit in _INTEGERS.items()}
+    | {name: _float8(name) for name in _FLOATS8}
+    | {name: _blocks(ENCODINGS[name]) for name in ggml.FAMILY}
+    | {encoding.name: _affine(encoding) for encoding in _AFFINE}
+    | {name: _microscaled(name) for name in ("MXFP4_PLANES", "NVFP4_PLANES", "MXFP8_PLANES")}
 )
 _UNKNOWN = Codec("u1", None, None)
 
-# pairs with a kernel of their own: most checkpoints are published in bfloat16
-_FROM_BF16: Mapping[str, _Coder] = MappingProxyType({"F16": _f16_from_bf16, "Q8_0": _q8_0_from_bf16})
+# The same numbers in another order, whatever they are: functions of uint8 [n, row_bytes] rows on both sides.
+_REPACKED: Mapping[tuple[str, str], _Coder] = MappingProxyType(
+    {("MXFP4", "MXFP4_PLANES"): _mxfp4_planes_from_blocks, ("MXFP4_PLANES", "MXFP4"): _mxfp4_blocks_from_planes}
+)
+# All pairs with a kernel of their own: most checkpoints are published in bfloat16.
+_PAIRS: Mapping[tuple[str, str], _Coder] = MappingProxyType(
+    {("BF16", "F16"): _f16_from_bf16, ("BF16", "Q8_0"): _q8_0_from_bf16, **_REPACKED}
+    | {pair: coder for encoding in _AFFINE for pair, coder in _affine_pairs(encoding).items()}
+)

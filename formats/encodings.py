@@ -1,7 +1,7 @@
 """Encodings: how numbers are packed, and the functions that pack and unpack them.
 
 One table holds every type by name: the plain dtypes of safetensors and the types of ggml. Names and sizes are known for
-all; codecs exist for F64 F32 F16 BF16 and Q8_0, and are looked up by `encode` and `decode`.
+all; what can be unpacked and packed is looked up in `hubclient.formats.codecs`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,37 @@ _GGML = (
     ("TQ2_0", 256, 66, 35), ("MXFP4", 32, 17, 39), ("NVFP4", 64, 36, 40), ("Q1_0", 128, 18, 41), ("Q2_0", 64, 18, 42),
 )  # fmt: skip
 
+AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+
+
+def _affine(bits: int, group: int, dtype: str, size: int) -> Encoding:
+    words = group * bits // 8
+    return Encoding(f"AFFINE{bits}_G{group}_{dtype}", group, words + 2 * size, planes=(words, size, size))
+
+
+# MLX's affine quantisation (mlx.core.quantize): per group of a row packed words, then scales, then biases in the model's
+# dtype. The microscaling types in the layout of MLX and GPT-OSS: sixteen bytes of nibbles in order, one exponent.
+_PLANAR = (
+    *(_affine(bits, group, dtype, size) for bits in AFFINE_BITS for group in AFFINE_GROUPS
+      for dtype, size in (("F32", 4), ("F16", 2), ("BF16", 2))),
+    Encoding("MXFP4_PLANES", 32, 17, planes=(16, 1)),
+    Encoding("NVFP4_PLANES", 16, 9, planes=(8, 1)),
+    Encoding("MXFP8_PLANES", 32, 33, planes=(32, 1)),
+)  # fmt: skip
+
 ENCODINGS: Mapping[str, Encoding] = MappingProxyType(
     {name: Encoding(name, block, size, ggml, st) for name, block, size, ggml, st in _PLAIN}
     | {name: Encoding(name, block, size, ggml) for name, block, size, ggml in _GGML}
+    | {encoding.name: encoding for encoding in _PLANAR}
 )
 BY_GGML: Mapping[int, Encoding] = MappingProxyType({e.ggml: e for e in ENCODINGS.values() if e.ggml is not None})
 BY_SAFETENSORS: Mapping[str, Encoding] = MappingProxyType({e.safetensors: e for e in ENCODINGS.values() if e.safetensors})
+
+
+
+def affine(bits: int, group: int, dtype: Encoding) -> Encoding:
+    """MLX's affine encoding with scales and biases of `dtype` (F32, F16 or BF16); KeyError if there is none such."""
+    return ENCODINGS[f"AFFINE{bits}_G{group}_{dtype.name}"]
+
 
 F32, F16, BF16, Q8_0 = (ENCODINGS[name] for name in ("F32", "F16", "BF16", "Q8_0"))

@@ -17,8 +17,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba import njit
 from numpy import float32 as f32
-from numpy import int32 as i32
-from numpy import uint8 as u8
 from numpy import uint16 as u16
 from numpy import uint32 as u32
 from numpy.typing import NDArray
@@ -28,11 +26,8 @@ Halves: TypeAlias = NDArray[np.uint16]
 Words: TypeAlias = NDArray[np.uint32]
 Floats: TypeAlias = NDArray[np.float32]
 
-_BELOW_HALF = f32(0.49999997)  # the float32 just below 0.5
-_INFINITY = f32(np.inf)
 
-
-def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call. Division follows IEEE; the compiled code is cached where some folder can be written."""
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
@@ -40,7 +35,7 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
-@_kernel
+@kernel
 def half_of(bits: u32) -> u16:
     """The float16 nearest to a float32, ties to even (bits to bits); NaN keeps its leading payload, as numpy does it."""
     magnitude = u32(bits & u32(0x7FFFFFFF))
@@ -56,7 +51,7 @@ def half_of(bits: u32) -> u16:
     return u16(result | u32(u32(bits >> u32(16)) & u32(0x8000)))
 
 
-@_kernel
+@kernel
 def float_of(half: u16) -> u32:
     """The bits of the float32 equal to a float16."""
     magnitude = u32(u32(half & u16(0x7FFF)) << u32(13))
@@ -66,35 +61,42 @@ def float_of(half: u16) -> u32:
     return u32(result | u32(u32(half & u16(0x8000)) << u32(16)))
 
 
-@_kernel
+@kernel
 def f16_from_f32(bits: Words, halves: Halves) -> None:
     """uint32 [n] to uint16 [n]."""
     for i in range(bits.size):
         halves[i] = half_of(bits[i])
 
 
-@_kernel
+@kernel
 def f16_from_bf16(source: Halves, halves: Halves) -> None:
     """uint16 [n] to uint16 [n], without a float32 array in between."""
     for i in range(source.size):
         halves[i] = half_of(u32(u32(source[i]) << u32(16)))
 
 
-@_kernel
+@kernel
 def f32_from_f16(halves: Halves, bits: Words) -> None:
     """uint16 [n] to uint32 [n]."""
     for i in range(halves.size):
         bits[i] = float_of(halves[i])
 
 
-@_kernel
+@kernel
 def f32_from_bf16(source: Halves, bits: Words) -> None:
     """uint16 [n] to uint32 [n]."""
     for i in range(source.size):
         bits[i] = u32(u32(source[i]) << u32(16))
 
 
-@_kernel
+@kernel
+def f32_by_table(source: Bytes, table: Floats, values: Floats) -> None:
+    """uint8 [n] to float32 [n]: the entries of float32 [256] that the bytes name."""
+    for i in range(source.size):
+        values[i] = table[source[i]]
+
+
+@kernel
 def bf16_from_f32(bits: Words, target: Halves) -> None:
     """uint32 [n] to uint16 [n]: to nearest, ties to even; NaN becomes quiet (ggml_compute_fp32_to_bf16)."""
     for i in range(bits.size):
@@ -102,66 +104,3 @@ def bf16_from_f32(bits: Words, target: Halves) -> None:
         nan = u32(u32(value >> u32(16)) | u32(0x40))
         rounded = u32(u32(value + u32(0x7FFF) + u32(u32(value >> u32(16)) & u32(1))) >> u32(16))
         target[i] = u16(nan if u32(value & u32(0x7FFFFFFF)) > u32(0x7F800000) else rounded)
-
-
-@_kernel
-def q8_0_scale(magnitude: u32, block: Bytes) -> f32:
-    """Write the scale of a Q8_0 block whose largest magnitude has these bits; return the factor for its elements.
-
-    As quantize_row_q8_0_ref: d = amax / 127 and 1 / d in float32, d stored as float16. Where 1 / d is not finite (a
-    block of denormals, infinities or NaN) the reference converts infinities to int8, which x86 turns into zeros; so
-    does the factor 0.
-    """
-    scale = f32(u32(magnitude).view(np.float32) / f32(127.0))
-    half = half_of(f32(scale).view(np.uint32))
-    block[0] = u8(half & u16(0xFF))
-    block[1] = u8(half >> u16(8))
-    factor = f32(1.0) / scale
-    return factor if factor < _INFINITY else f32(0.0)
-
-
-@_kernel
-def q8_0_level(value: f32) -> u8:
-    """Round half away from zero to int8, as roundf; |value| < 128. Stored as uint8."""
-    return u8(i32(value + np.copysign(_BELOW_HALF, value)))
-
-
-@_kernel
-def q8_0_from_f32(bits: Words, blocks: Bytes) -> None:
-    """uint32 [n, 32] to uint8 [n, 34]."""
-    for b in range(bits.shape[0]):
-        top = u32(0)
-        for j in range(32):
-            top = max(top, u32(bits[b, j] & u32(0x7FFFFFFF)))
-        factor = q8_0_scale(top, blocks[b])
-        if top < u32(0x7F800000):
-            for j in range(32):
-                blocks[b, 2 + j] = q8_0_level(f32(u32(bits[b, j]).view(np.float32) * factor))
-        else:
-            blocks[b, 2:] = 0
-
-
-@_kernel
-def q8_0_from_bf16(source: Halves, blocks: Bytes) -> None:
-    """uint16 [n, 32] to uint8 [n, 34], without a float32 array in between."""
-    for b in range(source.shape[0]):
-        top = u16(0)
-        for j in range(32):
-            top = max(top, u16(source[b, j] & u16(0x7FFF)))
-        factor = q8_0_scale(u32(u32(top) << u32(16)), blocks[b])
-        if top < u16(0x7F80):
-            for j in range(32):
-                value = u32(u32(source[b, j]) << u32(16)).view(np.float32)
-                blocks[b, 2 + j] = q8_0_level(f32(value * factor))
-        else:
-            blocks[b, 2:] = 0
-
-
-@_kernel
-def f32_from_q8_0(blocks: Bytes, values: Floats) -> None:
-    """uint8 [n, 34] to float32 [n, 32]."""
-    for b in range(blocks.shape[0]):
-        half = u16(u16(blocks[b, 0]) | u16(u16(blocks[b, 1]) << u16(8)))
-        scale = u32(float_of(half)).view(np.float32)
-        for j in range(32):
-            values[b, j] = f32(np.int8(blocks[b, 2 + j])) * scale

@@ -1,7 +1,8 @@
 """The value types that formats hand out and take in.
 
-    Encoding          how the numbers of a tensor are packed: block length, bytes per block
+    Encoding          how the numbers of a tensor are packed: block length, bytes per block, planes
     TensorRef         a tensor in a file: shape, encoding, where its bytes are
+    Extent            a stretch of a file: where one plane of a tensor lies
     OpenedCheckpoint  what `Format.open` returns: headers only, no weight byte read
     TensorSpec        a tensor to be written: name, shape, encoding
     OutputSpec        everything a format needs to lay out an output before a byte of it exists
@@ -26,7 +27,12 @@ class Encoding:
 
     `name` is the name the field uses (safetensors dtype names and ggml type names share one table, see
     `hubclient.formats.encodings`). `ggml` is the ggml type number, `safetensors` the dtype string there, None where
-    that format has no such type. `bits` is set for types narrower than a byte that safetensors packs (F4, F6).
+    that format has no such type.
+
+    Some encodings keep the numbers of a block apart on disk: all words of a tensor in one place, all scales in another
+    (MLX, GPT-OSS). `planes` then says how many of a block's bytes belong to each. In memory a row of such a tensor is
+    one row of `row_bytes` all the same: first the row's bytes of plane 0, then those of plane 1 and so on, so that rows
+    move as those of any other encoding do. Empty: one place.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Encoding:
     block_bytes: int
     ggml: int | None = None
     safetensors: str | None = None
+    planes: tuple[int, ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -50,6 +57,11 @@ class Encoding:
         """Bytes of a tensor of `shape` (row-major, last axis fastest; () is a scalar)."""
         columns = shape[-1] if shape else 1
         return self.row_bytes(columns) * math.prod(shape[:-1])
+
+    def plane_row_bytes(self, columns: int) -> tuple[int, ...]:
+        """Bytes of a row in each plane; one number for an encoding without planes. ValueError as `row_bytes`."""
+        whole = self.row_bytes(columns)
+        return tuple(columns // self.block * size for size in self.planes) or (whole,)
 
     def __str__(self) -> str:
         return self.name
@@ -79,9 +91,21 @@ class SourceFile:
     header_digest: str
 
 
+class Extent(NamedTuple):
+    """A stretch of a file: `nbytes` bytes at the absolute `offset`."""
+
+    file: Path
+    offset: int
+    nbytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """Where a tensor lies: `nbytes` bytes at `offset` (absolute) of `file`; `shape` is row-major (numpy order)."""
+    """Where a tensor lies: `nbytes` bytes at `offset` (absolute) of `file`; `shape` is row-major (numpy order).
+
+    A tensor whose encoding has planes lies in several places, `planes`, one for each; `file` and `offset` are then those
+    of the first, and `nbytes` counts all. `shape` is that of the numbers, not of any plane.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -90,6 +114,12 @@ class TensorRef:
     offset: int
     nbytes: int
     big_endian: bool = False
+    planes: tuple[Extent, ...] = ()
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Where the bytes are: one stretch, or one for each plane."""
+        return self.planes or (Extent(self.file, self.offset, self.nbytes),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +141,10 @@ class OpenedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor to be written: its name in the target format, row-major shape, encoding."""
+    """A tensor to be written: its name in the target format, row-major shape, encoding.
+
+    An encoding with planes is one tensor here; the format gives each plane a name of its own.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -139,11 +172,15 @@ class OutputSpec:
 
 
 class Placed(NamedTuple):
-    """A tensor's place in an output file: its position in `OutputSpec.tensors`, absolute offset and size in bytes."""
+    """A tensor's place in an output file: its position in `OutputSpec.tensors`, absolute offset and size in bytes.
+
+    A tensor whose encoding has planes has one place for each, possibly in several files.
+    """
 
     tensor: int
     offset: int
     nbytes: int
+    plane: int = 0
 
 
 @dataclass(frozen=True, slots=True)

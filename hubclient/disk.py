@@ -43,8 +43,8 @@ def create(path: Path, head: bytes, size: int) -> None:
             _allocate(handle.fileno(), size)
 
 
-def write_rows(path: Path, data: Any, offset: int) -> int:
-    """Write a tile's bytes at their place; returns their crc32."""
+def write_rows(path: Path, data: Any, offset: int, crc: int = 0) -> int:
+    """Write a tile's bytes at their place; returns their crc32, or that of what had `crc` followed by them."""
     view = memoryview(data).cast("B")
     with writing(path):
         start, stop = write_blocks(path, view, offset)
@@ -54,12 +54,11 @@ def write_rows(path: Path, data: Any, offset: int) -> int:
             _write(descriptor, view[stop:], offset + stop)
         finally:
             os.close(descriptor)
-    return zlib.crc32(view)
+    return zlib.crc32(view, crc)
 
 
-def crc32_of(path: Path, offset: int, nbytes: int) -> int:
-    """The crc32 of a stretch of a file; -1 if the file is shorter."""
-    crc = 0
+def crc32_of(path: Path, offset: int, nbytes: int, crc: int = 0) -> int:
+    """The crc32 of a stretch of a file, or of what had `crc` followed by it; -1 if the file is shorter."""
     with writing(path), path.open("rb") as file:
         file.seek(offset)
         while nbytes:

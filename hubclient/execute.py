@@ -6,19 +6,24 @@ Tiles are independent and their bytes do not depend on how they are cut, so any 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubclient.disk import write_rows
 from hubclient.errors import EnvironmentFault, SourceChanged, SourceMissing
 from hubclient.formats.model import SourceFile
 from hubclient.outputs import Output, check_space
-from hubclient.plan import Plan, Step
+from hubclient.plan import Place, Plan, Step
 from hubclient.rows import FilePool, Reader
 from hubclient.tiles import Tile, groups, tiles, work
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Rows = np.ndarray[Any, Any]
 
 DEFAULT_MEMORY = 512 << 20
 _BASE_MEMORY = 32 << 20  # interpreter growth, journal, bookkeeping: not available for tiles
@@ -29,7 +34,7 @@ Progress = Callable[[int, int], None]  # bytes written so far, bytes in all
 
 class _Job(NamedTuple):
     tile: Tile
-    steps: tuple[tuple[int, Step, Path], ...]
+    steps: tuple[tuple[int, Step, tuple[Path, ...]], ...]
 
 
 class _Written(NamedTuple):
@@ -144,7 +149,7 @@ def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report:
             for _, step in (item for item in group.steps if item not in missing):
                 report.add((tile.stop - tile.start) * step.encoding.row_bytes(group.array.columns))
             if missing:
-                yield _Job(tile, tuple((index, step, outputs[index].path(step)) for index, step in missing))
+                yield _Job(tile, tuple((index, step, outputs[index].paths(step)) for index, step in missing))
 
 
 @contextmanager
@@ -166,12 +171,24 @@ def _write_apart(job: _Job) -> list[_Written]:
 def _write(job: _Job, reader: Reader) -> list[_Written]:
     """One tile, on any thread or process: read, transform, encode and write for every output that wants it."""
     tile, written = job.tile, []
-    where = {id(step): (index, path) for index, step, path in job.steps}
+    where = {id(step): (index, paths) for index, step, paths in job.steps}
     for step, data in work(tile, [step for _, step, _ in job.steps], reader):
-        index, path = where[id(step)]
-        crc = write_rows(path, data, step.offset + tile.start * data.shape[1])
+        index, paths = where[id(step)]
+        crc = _put(data, step.stretches(tile.start, tile.stop), paths)
         written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes))
     return written
+
+
+def _put(data: Rows, stretches: Iterable[Place], paths: Iterable[Path]) -> int:
+    """Write a tile's rows, each plane's columns to its own place; returns the crc32 of the stretches in their order."""
+    import numpy as np
+
+    crc, at = 0, 0
+    for stretch, path in zip(stretches, paths, strict=True):
+        width = stretch.nbytes // len(data)
+        crc = write_rows(path, np.ascontiguousarray(data[:, at : at + width]), stretch.offset, crc)
+        at += width
+    return crc
 
 
 class _Reporter:

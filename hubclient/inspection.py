@@ -10,6 +10,7 @@ from hubclient.errors import HubclientError
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
+    from hubclient.formats.model import Extent
 
 _LONG = 32  # array elements that are shown
 
@@ -41,6 +42,7 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
                 "bytes": ref.nbytes,
                 "file": ref.file.name,
                 "offset": ref.offset,
+                **({"planes": [_place(plane) for plane in ref.planes]} if ref.planes else {}),
             }
             for ref in opened.tensors.values()
         ]
@@ -60,6 +62,10 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
         "converts_to": targets,
         "config": dict(model.raw_config),
     }
+
+
+def _place(plane: Extent) -> dict[str, Any]:
+    return {"file": plane.file.name, "offset": plane.offset, "bytes": plane.nbytes}
 
 
 def _shown(value: Any) -> Any:

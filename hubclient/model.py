@@ -34,10 +34,13 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How a checkpoint spells tensor names: with the architecture's prefix or without, and which older last components."""
+    """How a checkpoint spells tensor names: with the architecture's prefix or without, which older last components, which
+    other beginnings.
+    """
 
     prefixed: bool = True
     older: tuple[str, ...] = ()
+    begun: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

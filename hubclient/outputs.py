@@ -17,7 +17,7 @@ from hubclient import disk
 from hubclient.errors import NotEnoughSpace, OutputExists, SourceChanged
 from hubclient.formats.model import SourceFile
 from hubclient.journal import Entry, Journal, Recorded
-from hubclient.plan import OutputPlan, Plan, Step
+from hubclient.plan import OutputPlan, Place, Plan, Step
 
 _Ranges = dict[int, list[tuple[int, int]]]  # rows that are written, by step
 
@@ -73,9 +73,9 @@ class Output:
         """Whether these rows are already written."""
         return self._renaming or any(low <= start and stop <= high for low, high in (self._done or {}).get(step.index, ()))
 
-    def path(self, step: Step) -> Path:
-        """The partial file that a step's bytes go to."""
-        return self._partials[step.file]
+    def paths(self, step: Step) -> tuple[Path, ...]:
+        """The partial files that a step's bytes go to: one for each of its places."""
+        return tuple(self._partials[place.file] for place in step.places)
 
     def note(self, step: Step, start: int, stop: int, crc: int) -> None:
         """Record written rows."""
@@ -187,13 +187,20 @@ class Output:
         done: _Ranges = {}
         steps = self.output.steps
         for entry in sorted(entries):
-            if entry.step in range(len(steps)) and 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
-                step = steps[entry.step]
-                size = step.encoding.row_bytes(step.array.columns)
-                offset, nbytes = step.offset + entry.start * size, (entry.stop - entry.start) * size
-                if disk.crc32_of(self.path(step), offset, nbytes) == entry.crc:
-                    _join(done.setdefault(entry.step, []), entry.start, entry.stop)
+            if entry.step not in range(len(steps)) or not 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
+                continue
+            if self._crc32(steps[entry.step].stretches(entry.start, entry.stop)) == entry.crc:
+                _join(done.setdefault(entry.step, []), entry.start, entry.stop)
         return done
+
+    def _crc32(self, stretches: Iterable[Place]) -> int:
+        """The crc32 of what is written there, one stretch after the other; -1 if a file is too short."""
+        crc = 0
+        for file, offset, nbytes in stretches:
+            crc = disk.crc32_of(self._partials[file], offset, nbytes, crc)
+            if crc < 0:
+                break
+        return crc
 
     def _discard(self) -> None:
         with disk.writing(self._base):

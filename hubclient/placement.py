@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.expressions import evaluate, lookup
-from hubclient.architectures.layouts import Pattern, template
+from hubclient.architectures.patterns import Pattern, template
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UsageError
 

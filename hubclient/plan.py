@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hubclient import __version__
 from hubclient.architectures.arrays import Array, Leaf
@@ -22,12 +22,28 @@ from hubclient.garbage import uncollected
 from hubclient.model import Inline, Target, encodings_of
 
 _SCHEMA = 1
-_WIDER = {"BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",), "Q8_0": ("F32", "F64")}
+_WIDER = {
+    "BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",), "Q8_0": ("F32", "F64"),
+    "MXFP4": ("BF16", "F32", "F64"), "MXFP4_PLANES": ("BF16", "F32", "F64"), "NVFP4_PLANES": ("BF16", "F32", "F64"),
+    "MXFP8_PLANES": ("F32", "F64"),
+}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """A stretch of an output: the file (its index in `OutputPlan.files`), the absolute offset, the size in bytes."""
+
+    file: int
+    offset: int
+    nbytes: int
+
+    def as_json(self) -> dict[str, int]:
+        """The place as plain data."""
+        return {"file": self.file, "offset": self.offset, "bytes": self.nbytes}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One output tensor: the array behind it, its encoding, its file (an index) and place.
+    """One output tensor: the array behind it, its encoding, its place: several if the encoding has planes, in their order.
 
     `index` counts an output's steps; `fits` says that the values are known to fit a narrower encoding.
     """
@@ -36,10 +52,21 @@ class Step:
     name: str
     array: Array
     encoding: Encoding
-    file: int
-    offset: int
-    nbytes: int
+    places: tuple[Place, ...]
     fits: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor, in all places."""
+        return self.places[0].nbytes if len(self.places) == 1 else sum(place.nbytes for place in self.places)
+
+    def stretches(self, start: int, stop: int) -> tuple[Place, ...]:
+        """Where the bytes of rows [start, stop) go: a stretch of each place."""
+        sizes = self.encoding.plane_row_bytes(self.array.columns)
+        return tuple(
+            Place(place.file, place.offset + start * size, (stop - start) * size)
+            for place, size in zip(self.places, sizes, strict=True)
+        )
 
     @property
     def moves(self) -> bool:
@@ -49,6 +76,16 @@ class Step:
         own = encodings_of(self.array)
         packed = self.encoding.blocked
         return own == {self.encoding} and (self.array.moves_rows if packed else self.array.moves_elements) and not self._stranded
+
+    @property
+    def repacks(self) -> bool:
+        """True if stored bits take another order and nothing else, so that blocks become others without being decoded."""
+        own = encodings_of(self.array)
+        if not self.encoding.blocked or len(own) != 1 or not self.array.moves_rows or self._stranded:
+            return False
+        from hubclient.formats.codecs import can_repack
+
+        return can_repack(own.pop(), self.encoding)
 
     @property
     def _stranded(self) -> bool:
@@ -66,6 +103,8 @@ class Step:
             return "computed"
         if all(name == self.encoding.name or self.encoding.name in _WIDER.get(name, ()) for name in own):
             return "exact"
+        if self.repacks:
+            return "exact"
         return "quantised" if self.encoding.blocked else "rounded"
 
     def as_json(self) -> dict[str, Any]:
@@ -79,10 +118,8 @@ class Step:
             "source_encoding": "/".join(sorted({encoding.name for encoding in encodings_of(self.array)})),
             "transform": self.array.describe(),
             "fidelity": self.fidelity,
-            "file": self.file,
-            "offset": self.offset,
-            "bytes": self.nbytes,
-        }
+            **self.places[0].as_json(),
+        } | ({"places": [place.as_json() for place in self.places]} if len(self.places) > 1 else {})
 
 
 @dataclass(frozen=True)
@@ -177,19 +214,29 @@ class Plan:
 
 
 def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:
-    """The steps of an output, in file order."""
-    placed = ((number, place) for number, file in enumerate(files) for place in file.tensors)
-    for index, (number, place) in enumerate(placed):
-        spec = target.spec.tensors[place.tensor]
-        array, fits = target.arrays[place.tensor], spec.name in target.fitting
-        step = Step(index, spec.name, array, spec.encoding, number, place.offset, place.nbytes, fits)
+    """The steps of an output, in file order (that of their first planes)."""
+    further = _further_planes(files)
+    firsts = ((number, placed) for number, file in enumerate(files) for placed in file.tensors if not placed.plane)
+    for index, (number, (tensor, offset, nbytes, _)) in enumerate(firsts):
+        spec = target.spec.tensors[tensor]
+        places = (Place(number, offset, nbytes), *further.get(tensor, ()))
+        step = Step(index, spec.name, target.arrays[tensor], spec.encoding, places, spec.name in target.fitting)
         _check_codecs(step)
         yield step
 
 
+def _further_planes(files: tuple[FileLayout, ...]) -> Mapping[int, list[Place]]:
+    """The places of all planes but the first, by tensor; most tensors have none."""
+    placed = ((number, place) for number, file in enumerate(files) for place in file.tensors if place.plane)
+    found: dict[int, list[Place]] = {}
+    for number, (tensor, offset, nbytes, _) in sorted(placed, key=lambda item: item[1].plane):
+        found.setdefault(tensor, []).append(Place(number, offset, nbytes))
+    return found
+
+
 def _check_codecs(step: Step) -> None:
     """UnsupportedEncoding, naming the tensor, if its bytes would have to be decoded or encoded and cannot be."""
-    if step.moves:
+    if step.moves or step.repacks:
         return
     from hubclient.formats.codecs import can_decode, can_encode
 
@@ -215,4 +262,6 @@ def fidelities(output: OutputPlan) -> Mapping[str, int]:
 def _identity(ref: Any) -> str:
     if isinstance(ref, Inline):
         return f"{ref.name}={hashlib.sha256(ref.data).hexdigest()}"
+    if ref.planes:
+        return f"{ref.name}@{','.join(f'{plane.file.name}+{plane.offset}' for plane in ref.planes)}"
     return f"{ref.name}@{ref.file.name}+{ref.offset}"

@@ -92,28 +92,40 @@ class Reader:
 
     def native(self, leaf: Leaf, start: int, stop: int) -> Rows:
         """Rows [start, stop): shape (rows, columns) of uint8/16/32/64, or (rows, row bytes) of uint8 for blocked encodings."""
-        encoding = leaf.ref.encoding
-        raw = self._raw(leaf.ref, start * (size := encoding.row_bytes(leaf.columns)), (stop - start) * size)
-        return _elements(raw.reshape(stop - start, size), encoding)
+        return _elements(self._rows(leaf.ref, leaf.columns, start, stop), leaf.ref.encoding)
 
     def floats(self, leaf: Leaf, start: int, stop: int) -> Rows:
         """Rows [start, stop) as float32 of shape (rows, columns)."""
         encoding = leaf.ref.encoding
-        if encoding.blocked and len(leaf.shape) < 2:  # blocks run along the only axis
+        if encoding.blocked and len(leaf.shape) < 2:  # blocks run along the only axis: each is read as a row
             first, last = start // encoding.block, -(-stop // encoding.block)
-            raw = self._raw(leaf.ref, first * encoding.block_bytes, (last - first) * encoding.block_bytes)
-            values = codecs.decode(raw.reshape(1, -1), encoding, (last - first) * encoding.block).reshape(-1, 1)
+            raw = self._rows(leaf.ref, encoding.block, first, last)
+            values = codecs.decode(raw, encoding, encoding.block).reshape(-1, 1)
             return values[start - first * encoding.block : stop - first * encoding.block]
         return decode(self.native(leaf, start, stop), encoding, leaf.columns)
 
-    def _raw(self, ref: TensorRef | Inline, offset: int, nbytes: int) -> Rows:
+    def _rows(self, ref: TensorRef | Inline, columns: int, start: int, stop: int) -> Rows:
+        """Rows [start, stop) of so many columns as uint8 (rows, row bytes): those of the planes side by side."""
         import numpy as np
 
+        size = ref.encoding.row_bytes(columns)
         if isinstance(ref, Inline):
-            return np.frombuffer(ref.data, np.uint8, nbytes, offset)
-        raw = np.empty(nbytes, np.uint8)
-        self._pool.read_into(ref.file, memoryview(raw.data), ref.offset + offset)
-        return codecs.byteswap(raw, ref.encoding) if ref.big_endian else raw
+            return np.frombuffer(ref.data, np.uint8, (stop - start) * size, start * size).reshape(-1, size)
+        if not ref.planes:
+            raw = self._stretch(ref.file, ref.offset + start * size, stop - start, size)
+            return codecs.byteswap(raw, ref.encoding) if ref.big_endian else raw
+        rows, at = np.empty((stop - start, size), np.uint8), 0
+        for plane, width in zip(ref.planes, ref.encoding.plane_row_bytes(columns), strict=True):
+            rows[:, at : at + width] = self._stretch(plane.file, plane.offset + start * width, stop - start, width)
+            at += width
+        return rows
+
+    def _stretch(self, file: Path, offset: int, count: int, size: int) -> Rows:
+        import numpy as np
+
+        raw = np.empty(count * size, np.uint8)
+        self._pool.read_into(file, memoryview(raw.data), offset)
+        return raw.reshape(count, size)
 
 
 def decode(native: Rows, encoding: Encoding, columns: int) -> Rows:

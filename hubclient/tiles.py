@@ -60,7 +60,8 @@ def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
         return
     budget = max(max_memory // max(1, jobs) // _COPIES, _SMALLEST)
     budget = min(budget, _LARGEST) if array.local else min(budget, 4 * _LARGEST)
-    width = array.columns * 4 if not all(step.moves for _, step in group.steps) else _row_bytes(array)
+    stays_packed = all(step.moves or step.repacks for _, step in group.steps)
+    width = _row_bytes(array) if stays_packed else array.columns * 4
     rows = max(1, budget // max(1, width))
     if array.unit < rows:
         rows -= rows % array.unit
@@ -71,7 +72,7 @@ def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
 def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows]]:
     """The bytes of a tile for each of these steps (of its group): uint8 of shape (rows, row bytes)."""
     array = tile.group.array
-    source = _common(array)
+    source = common(array)
     native = reader_rows = None
     for step in steps:
         if source is not None:
@@ -83,7 +84,7 @@ def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[St
             yield step, codecs.encode(reader_rows, step.encoding)
 
 
-def _common(array: Array) -> Encoding | None:
+def common(array: Array) -> Encoding | None:
     """The one encoding in which the array can be read without decoding; None if it must be read as float32."""
     own = encodings_of(array)
     if len(own) != 1:

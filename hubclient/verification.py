@@ -21,8 +21,9 @@ from hubclient.errors import UnsupportedEncoding
 from hubclient.formats import codecs
 from hubclient.formats.sourcefile import read_source
 from hubclient.model import Request, encodings_of, leaf
-from hubclient.rows import FilePool, Reader
+from hubclient.rows import FilePool, Reader, packed
 from hubclient.spokes import spoke
+from hubclient.tiles import common
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +115,7 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
 def _recomputable(model: Model, target: Target) -> set[str]:
     """Names in the target of tensors (masks, inv_freq) that need not be stored."""
     layouts = model.architecture.layouts.values()
-    dropped = {name for layout in layouts for name in layout.match(model.tensors, "hf", 0).dropped}
+    dropped = {name for layout in layouts for name in layout.match(model.tensors, "hf", {}, model.config).dropped}
     leaves = {id(array) for name, array in model.tensors.items() if name in dropped}
     return {spec.name for spec, array in zip(target.spec.tensors, target.arrays, strict=True) if id(array) in leaves}
 
@@ -147,13 +148,16 @@ def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: R
     import numpy as np
 
     (encoding,) = encodings_of(stored)
-    if encodings_of(expected) == {encoding} and (expected.moves_rows if encoding.blocked else expected.moves_elements):
+    source = common(expected)
+    if source is not None and source == common(stored):
         return bool(np.array_equal(expected.read(start, stop, reader.native), stored.read(start, stop, reader.native)))
+    if source is not None and codecs.can_repack(source, encoding) and common(stored) is not None:
+        rows = packed(expected.read(start, stop, reader.native))
+        want = codecs.transcode(rows, source, encoding, expected.columns)
+        return bool(np.array_equal(want, packed(stored.read(start, stop, reader.native))))
     values = expected.read(start, stop, reader.floats)
     if not codecs.can_encode(encoding):
         return bool(np.array_equal(values, stored.read(start, stop, reader.floats)))
-    from hubclient.rows import packed
-
     return bool(np.array_equal(codecs.encode(values, encoding), packed(stored.read(start, stop, reader.native))))
 
 

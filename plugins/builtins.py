@@ -27,6 +27,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
 # In the order in which an unknown path is shown to them.
 FORMATS: Mapping[str, str] = MappingProxyType({
     "gguf": "hubclient.formats.gguf",
+    "mlx": "hubclient.formats.mlx",  # before safetensors, which would take its folders too
     "safetensors": "hubclient.formats.safetensors",
 })  # fmt: skip
 

@@ -7,6 +7,7 @@ in the file.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import struct
@@ -16,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hubclient.errors import DamagedInput
+from hubclient.errors import DamagedInput, HubclientError
 from hubclient.formats.encodings import BY_SAFETENSORS
 from hubclient.formats.jsonfile import parse_object
 from hubclient.formats.model import Encoding, SourceFile, TensorRef
@@ -44,17 +45,32 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The checked header of the safetensors file at `path`; DamagedInput names the tensor at fault."""
+    text, state = _text(path)
+    entries = parse_object(text, path, part="the header ", start=_LENGTH.size)
+    metadata = _metadata(entries.pop(METADATA, {}), path)
+    start = _LENGTH.size + len(text)
+    references = (_reference(name, entry, path, start) for name, entry in entries.items())
+    return Header(source_file(path, state, text), _in_order(references, path, start, state.st_size), metadata)
+
+
+def peek_header(path: Path) -> Mapping[str, Any]:
+    """What the header says, unchecked, to tell formats apart that share this one; empty if it says nothing."""
+    try:
+        entries = json.loads(_text(path)[0])
+    except (ValueError, RecursionError, HubclientError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _text(path: Path) -> tuple[bytes, os.stat_result]:
+    """The bytes of the header and the state of the file."""
     with open_source(path) as (file, state):
         length = _length(file.read(_LENGTH.size + 1), state.st_size, path)
         file.seek(_LENGTH.size)
         text = file.read(length)
     if len(text) != length:
         raise DamagedInput("ended inside its header while it was read", file=path)
-    entries = parse_object(text, path, part="the header ", start=_LENGTH.size)
-    metadata = _metadata(entries.pop(METADATA, {}), path)
-    start = _LENGTH.size + length
-    references = (_reference(name, entry, path, start) for name, entry in entries.items())
-    return Header(source_file(path, state, text), _in_order(references, path, start, state.st_size), metadata)
+    return text, state
 
 
 def has_header(path: Path) -> bool:

@@ -12,6 +12,7 @@ from hubclient.formats.model import OpenedCheckpoint, SourceFile, TensorRef, Val
 from hubclient.formats.names import shown
 from hubclient.formats.safetensors.header import Header, has_header, read_header
 from hubclient.formats.safetensors.index import INDEX_SUFFIX, check_index, check_numbers, read_index, shard_stem
+from hubclient.formats.safetensors.planes import join
 from hubclient.formats.safetensors.sidecars import MODEL_FILES, is_sidecar, sidecars
 from hubclient.formats.sourcefile import is_folder, listing, require_regular
 
@@ -105,13 +106,13 @@ def _opened(path: Path, folder: Path, headers: Sequence[Header], indexes: tuple[
         format=NAME,
         path=path,
         files=(*(header.source for header in headers), *indexes),
-        tensors=MappingProxyType(_joined(headers)),
+        tensors=MappingProxyType(join(_all(headers))),
         metadata=MappingProxyType({key: Value("str", text) for key, text in _metadata(headers).items()}),
         sidecars=sidecars(folder),
     )
 
 
-def _joined(headers: Sequence[Header]) -> dict[str, TensorRef]:
+def _all(headers: Sequence[Header]) -> dict[str, TensorRef]:
     tensors: dict[str, TensorRef] = {}
     for header in headers:
         for name in tensors.keys() & header.tensors.keys():

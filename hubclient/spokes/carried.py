@@ -65,6 +65,7 @@ class Carried:
             "class": self.hf_class,
             "prefixed": self.naming.prefixed,
             "older_names": list(self.naming.older),
+            **({"begun": list(self.naming.begun)} if self.naming.begun else {}),
             "config": self.config,
             "dtype": self.dtype.name if self.dtype else None,
             "dtypes": {name: encoding.name for name, encoding in self.dtypes.items()},
@@ -103,7 +104,7 @@ def load(metadata: Mapping[str, Value], path: Path) -> Carried | None:
         return Carried(
             str(content["architecture"]),
             str(content["class"]),
-            Naming(bool(content["prefixed"]), tuple(map(str, content["older_names"]))),
+            Naming(bool(content["prefixed"]), tuple(map(str, content["older_names"])), tuple(map(str, content.get("begun", ())))),
             {"set": dict(content["config"]["set"]), "unset": list(map(str, content["config"]["unset"]))},
             ENCODINGS[content["dtype"]] if content["dtype"] else None,
             {name: ENCODINGS[kind] for name, kind in content["dtypes"].items()},

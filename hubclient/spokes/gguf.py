@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubclient.architectures.arrays import Array
-from hubclient.architectures.config import difference, forward
+from hubclient.architectures.config import difference
 from hubclient.architectures.layouts import Layout, Matching
+from hubclient.architectures.pairs import forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding
 from hubclient.formats import gguf
 from hubclient.formats.codecs import can_encode
@@ -23,7 +24,7 @@ from hubclient.spokes import carried as own
 from hubclient.spokes import rebuild
 from hubclient.spokes.exact import main_dtype, values_of
 from hubclient.spokes.gguf_in import read
-from hubclient.spokes.matching import converted, located, match
+from hubclient.spokes.matching import converted, located, lost, match
 
 __all__ = ["choose", "read", "write"]
 
@@ -60,7 +61,9 @@ def write(model: Model, request: Request) -> Target:
             f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
         )
     layout = model.architecture.layouts["gguf"]
-    matching = match(model.architecture, "gguf", model.tensors, "hf", model.layers, str(model.opened.path))
+    matching = located(
+        model.opened, lambda: match(model.architecture, "gguf", model.tensors, "hf", model.config, str(model.opened.path))
+    )
     located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
     located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
     _check_head(model)
@@ -69,6 +72,7 @@ def write(model: Model, request: Request) -> Target:
     metadata, losses = _described(model, wanted)
     losses += rebuild.assumption_losses(model.architecture, model.config)
     losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
+    losses += lost(matching)
     if request.only != "config":
         metadata.update(_tokenizer_keys(model, request))
     extra, more = _carried(model, matching, metadata, request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.config import normalise, restore
@@ -13,7 +13,7 @@ from hubclient.model import Model, Naming, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import rebuild
 from hubclient.spokes.exact import main_dtype, narrowed, values_of
-from hubclient.spokes.matching import converted, layers_of, located, match
+from hubclient.spokes.matching import converted, located, match
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
@@ -33,8 +33,8 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     architecture = _recognise(opened, host, carried)
     layout = architecture.layouts["gguf"]
     config = located(opened, lambda: rebuild.told(architecture, opened.metadata))
-    matching = match(architecture, "gguf", opened.tensors, "target", layers_of(architecture, config), str(opened.path))
     stored = {name: leaf(ref) for name, ref in opened.tensors.items()}
+    matching = located(opened, lambda: match(architecture, "gguf", stored, "target", config, str(opened.path)))
     tensors = located(opened, lambda: converted(matching, stored, config, "target"))
     derived = {name: values_of(stored[name]) for name in layout.derive if name in opened.tensors}
     config, losses = located(opened, lambda: rebuild.with_derived(architecture, config, derived))
@@ -69,7 +69,7 @@ def stated_pre(metadata: Mapping[str, Value]) -> str | None:
 
 def _unread(architecture: Architecture, metadata: Mapping[str, Value]) -> dict[str, Value]:
     """Keys that neither the config nor the tokenizer tells again, and that do not follow from the tensors."""
-    read = {pair.full_key(architecture.name_in("gguf")) for pair in architecture.config}
+    read = {key for pair in architecture.config for key in pair.keys(architecture.name_in("gguf"))}
     return {key: value for key, value in metadata.items() if key not in read and not key.startswith(_TOLD_AGAIN)}
 
 
@@ -81,7 +81,9 @@ def load_tokenizer(opened: OpenedCheckpoint, architecture: Architecture | None) 
         return None
     kept = opened.metadata.get(own.TOKENIZER_KEY)
     options = architecture.tokenizer if architecture else None
-    elsewhere = {pair.full_key("") for pair in architecture.config} if architecture else set()  # BERT's token_type_count
+    elsewhere = (
+        {key for pair in architecture.config for key in pair.keys("")} if architecture else set()
+    )  # BERT's token_type_count
     metadata = {key: value for key, value in opened.metadata.items() if key not in elsewhere}
     return from_gguf(metadata, str(kept.value) if kept else None, options=options, source=opened.path)
 
@@ -117,8 +119,21 @@ def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None
     return found[0]
 
 
+class _Anything(Mapping[str, Any]):
+    """A config in which every size is one: enough to see which tensors there are."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _names(architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, tuple[int, ...]]:
-    matching = architecture.layouts["gguf"].match(opened.tensors, "target", 0)
+    matching = architecture.layouts["gguf"].match(opened.tensors, "target", {}, _Anything())
     return {name: () for bound in matching.bound for name in bound.outputs}
 
 

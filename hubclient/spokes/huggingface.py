@@ -97,6 +97,7 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
 
     tensors: dict[str, Array] = {}
     older: set[str] = set()
+    begun: set[str] = set()
     bare = False
     for stored, ref in opened.tensors.items():
         name = stored
@@ -104,12 +105,16 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
         if last in architecture.spellings and head.endswith("LayerNorm"):
             older.add(last)
             name = f"{head}.{architecture.spellings[last]}"
+        other = next((old for old in architecture.prefixes if name.startswith(old)), None)
+        if other is not None and not known(name):
+            begun.add(other)
+            name = architecture.prefixes[other] + name.removeprefix(other)
         if prefix and not name.startswith(prefix) and not known(name) and known(prefix + name):
             bare, name = True, prefix + name
         if name in tensors:
             raise DamagedInput(f"{ref.file}: {stored} and another tensor both mean {name}", tensor=stored)
         tensors[name] = leaf(ref)
-    return tensors, Naming(not bare, tuple(sorted(older)))
+    return tensors, Naming(not bare, tuple(sorted(older)), tuple(sorted(begun)))
 
 
 def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
@@ -118,6 +123,9 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
     if head.endswith("LayerNorm"):
         last = {architecture.spellings[old]: old for old in naming.older}.get(last, last)
         name = f"{head}.{last}"
+    for old in naming.begun:
+        if name.startswith(architecture.prefixes[old]):
+            return old + name.removeprefix(architecture.prefixes[old])
     return name if naming.prefixed else name.removeprefix(architecture.prefix)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.architectures.arrays import Array
-from hubclient.architectures.layouts import Bound, Matching, Side
+from hubclient.architectures.layouts import Bound, Matching
+from hubclient.architectures.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
 from hubclient.formats.model import OpenedCheckpoint
 from hubclient.formats.names import shown
+from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
@@ -20,23 +22,31 @@ _NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares
 _NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
 
 
-def match(architecture: Architecture, space: str, names: Iterable[str], side: Side, layers: int, where: str) -> Matching:
-    """These names sorted under the rules of the layout for `space`; UnmappedTensor or DamagedInput unless all is there."""
-    names = tuple(names)
-    if not names:
+def match(
+    architecture: Architecture, space: str, tensors: Mapping[str, Array], side: Side, config: Mapping[str, Any], where: str
+) -> Matching:
+    """These tensors' names sorted under the rules of the layout for `space`.
+
+    Raises UnmappedTensor or DamagedInput unless all is there, and nothing too much.
+    """
+    if not tensors:
         return Matching((), (), (), (), ())  # a config or vocabulary alone; whoever needs tensors says so
-    matching = architecture.layouts[space].match(names, side, layers)
+    counts = architecture.counts(config)
+    layout = architecture.layouts[space]
+    matching = layout.match(tensors, side, counts, config, encodings(tensors) if layout.asks_encodings else None)
     if matching.unmatched:
         told = _several(where, matching.unmatched, f"no rule in the architecture {architecture.name}")
         raise UnmappedTensor(told, matching.unmatched, hint=_NO_RULE)
     if matching.missing:
         told = _several(where, matching.missing, "no tensor", f"which the architecture {architecture.name} needs")
         raise UnmappedTensor(told, matching.missing, hint=_NO_TENSOR)
-    surplus = {layer for bound in matching.bound for capture, layer in bound.captures if capture == "i" and layer >= layers}
-    if surplus:
-        raise DamagedInput(
-            f"{where}: has tensors of block {min(surplus)}, but says that it has {layers} blocks ({architecture.blocks})"
-        )
+    if matching.surplus:
+        raise DamagedInput(f"{where}: has {_some(matching.surplus)}, which a model of this config does not have")
+    beyond = {item for bound in matching.bound for item in bound.captures if item[0] in counts and item[1] >= counts[item[0]]}
+    if beyond:
+        capture, layer = min(beyond)
+        told = architecture.blocks if capture == "i" else architecture.repeats[capture]
+        raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({told})")
     return matching
 
 
@@ -54,10 +64,15 @@ def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[
     return arrays
 
 
-def layers_of(architecture: Architecture, config: Mapping[str, Any]) -> int:
-    """The number of blocks that a config announces; 0 if it does not."""
-    value = config.get(architecture.blocks)
-    return value if isinstance(value, int) else 0
+def lost(matching: Matching) -> list[str]:
+    """A sentence for each tensor of which something does not come back."""
+    return [f"{', '.join(b.inputs[:3])}: {b.rule.transform.loss}" for b in matching.bound if b.rule.transform.loss]
+
+
+def encodings(tensors: Mapping[str, Array]) -> dict[str, str]:
+    """What each tensor is stored in; empty where an array is made of several."""
+    own = {name: encodings_of(array) for name, array in tensors.items()}
+    return {name: found.pop().name for name, found in own.items() if len(found) == 1}
 
 
 def located(opened: OpenedCheckpoint, make: Callable[[], T]) -> T:
@@ -72,11 +87,15 @@ def located(opened: OpenedCheckpoint, make: Callable[[], T]) -> T:
 
 
 def _several(where: str, names: tuple[str, ...], lack: str, because: str = "") -> str:
-    some = ", ".join(name if len(name) <= _LONG else shown(name) for name in names[:3])
-    some += f" and {len(names) - 3} more" if len(names) > 3 else ""
+    some = _some(names)
     if because:
         return f"{where}: {lack} named {some}, {because}"
     return f"{where}: {lack} for {len(names)} tensor{'s' if len(names) > 1 else ''}: {some}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    some = ", ".join(name if len(name) <= _LONG else shown(name) for name in names[:3])
+    return some + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _named(bound: Bound, error: DamagedInput) -> DamagedInput:

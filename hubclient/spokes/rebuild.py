@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.config import Pair, Pairs, backward, forward, spell, u32
+from hubclient.architectures.config import spell
 from hubclient.architectures.declaration import columns_of, rows_of
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
-from hubclient.architectures.layouts import Pattern, template
+from hubclient.architectures.pairs import Pair, Pairs, backward, forward, u32
+from hubclient.architectures.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes.huggingface import TORCH_DTYPES

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.architectures import Architecture, Fixed, Pair, by_value, code, f32, labels, product, ratio, text, u32
-from hubclient.architectures.config import backward, difference, forward, normalise, restore, shortest_float32, spell
+from hubclient.architectures.config import difference, normalise, restore, spell
 from hubclient.architectures.expressions import evaluate, lookup
+from hubclient.architectures.pairs import backward, forward, shortest_float32
 from hubclient.errors import DamagedInput
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan

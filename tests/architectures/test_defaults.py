@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from hubclient.architectures import Architecture
-from hubclient.architectures.config import forward, normalise
+from hubclient.architectures.config import normalise
 from hubclient.architectures.expressions import COMPUTED
+from hubclient.architectures.pairs import forward
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.architectures import Architecture, Layout, block, concat, identity, optional, rope, transpose
-from hubclient.architectures.layouts import Matching, Pattern, Rule, template
+from hubclient.architectures.layouts import Matching
+from hubclient.architectures.patterns import Pattern, template
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan
 
@@ -38,11 +39,11 @@ def test_the_families_are_there():
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
 def test_every_name_goes_to_the_target_and_comes_back(architecture: Architecture, space: str):
     layout, names = architecture.layouts[space], names_of(architecture, space)
-    there = layout.match(names, "hf", LAYERS)
+    there = layout.match(names, "hf", {"i": LAYERS})
     assert strays(there) == ()
     targets = [name for bound in there.bound for name in bound.outputs]
     assert len(set(targets)) == len(targets) and len(set(names)) == len(names)
-    back = layout.match(targets, "target", LAYERS)
+    back = layout.match(targets, "target", {"i": LAYERS})
     assert strays(back) == ()
     assert sorted(name for bound in back.bound for name in bound.outputs) == sorted(names)
     assert {bound.inputs: bound.outputs for bound in back.bound} == {bound.outputs: bound.inputs for bound in there.bound}
@@ -54,7 +55,7 @@ def test_a_tensor_that_is_needed_and_lacking_is_missing(architecture: Architectu
     needed = {name for rule in layout.rules if rule.required for pattern in rule.hf for name in instances(pattern)}
     assert needed
     for name in names:
-        matching = layout.match([other for other in names if other != name], "hf", LAYERS)
+        matching = layout.match([other for other in names if other != name], "hf", {"i": LAYERS})
         assert matching.missing == ((name,) if name in needed else ())
 
 
@@ -64,10 +65,10 @@ def test_what_is_dropped_or_omitted_is_known_and_no_rule(architecture: Architect
     for patterns, kind in ((layout.drop, "dropped"), (layout.omit, "omitted")):
         for pattern in patterns:
             for name in instances(pattern):
-                matching = layout.match([name], "hf", 0)
+                matching = layout.match([name], "hf", {"i": 0})
                 assert (matching.bound, getattr(matching, kind)) == ((), (name,))
     for name in layout.derive:
-        assert layout.match([name], "target", 0).dropped == (name,)
+        assert layout.match([name], "target", {"i": 0}).dropped == (name,)
 
 
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
@@ -122,21 +123,23 @@ def test_a_fused_tensor_is_split_and_joined_under_the_names_of_its_layer():
     layout = Layout.of(
         block("m.{i}", "blk.{i}", {"qkv": ~concat("q", "k") >> ("q", "k"), ("gate", "up"): concat("f", "f") >> "ffn"})
     )
-    matching = layout.match(["m.3.up", "m.3.qkv", "m.3.gate"], "hf", 0)
+    matching = layout.match(["m.3.up", "m.3.qkv", "m.3.gate"], "hf", {"i": 0})
     assert [(bound.inputs, bound.outputs) for bound in matching.bound] == [
         (("m.3.gate", "m.3.up"), ("blk.3.ffn",)),
         (("m.3.qkv",), ("blk.3.q", "blk.3.k")),
     ]
-    half = layout.match(["m.3.up", "blk.9.q"], "hf", 0)
+    half = layout.match(["m.3.up", "blk.9.q"], "hf", {"i": 0})
     assert (half.bound, half.missing, half.unmatched) == ((), ("m.3.gate",), ("blk.9.q",))
 
 
 def test_optional_lines_may_be_absent_and_keep_their_transform():
     layout = Layout.of(optional(block("m.{i}", "blk.{i}", {"q": rope("heads") >> "q"})), {"w": transpose >> "x"})
-    assert layout.match(["w"], "hf", 4).missing == ()
-    assert layout.match([], "hf", 4).missing == ("w",)
-    (bound,) = layout.match(["m.0.q", "w"], "hf", 4).bound[:1]
-    assert bound.rule == Rule((Pattern.of("m.{i}.q"),), rope("heads"), (Pattern.of("blk.{i}.q"),), required=False)
+    assert layout.match(["w"], "hf", {"i": 4}).missing == ()
+    assert layout.match([], "hf", {"i": 4}).missing == ("w",)
+    (bound,) = layout.match(["m.0.q", "w"], "hf", {"i": 4}).bound[:1]
+    rule = bound.rule
+    assert (rule.hf, rule.target) == ((Pattern.of("m.{i}.q"),), (Pattern.of("blk.{i}.q"),))
+    assert rule.transform == rope("heads") and not rule.required
 
 
 @pytest.mark.parametrize(
@@ -144,12 +147,12 @@ def test_optional_lines_may_be_absent_and_keep_their_transform():
 )
 def test_only_plain_numbers_are_captured(name: str):
     layout = Layout.of({"m.{i}.w": "blk.{i}.w"})
-    assert layout.match([name], "hf", 0).unmatched == (name,)
+    assert layout.match([name], "hf", {"i": 0}).unmatched == (name,)
 
 
 def test_literal_digits_are_part_of_a_name():
     layout = Layout.of({"1_Dense.linear": "d", "net.0.w": "first", "net.2.w": "second"})
-    matching = layout.match(["net.2.w", "net.1.w", "1_Dense.linear"], "hf", 0)
+    matching = layout.match(["net.2.w", "net.1.w", "1_Dense.linear"], "hf", {"i": 0})
     assert [bound.outputs for bound in matching.bound] == [("second",), ("d",)]
     assert (matching.unmatched, matching.missing) == (("net.1.w",), ("net.0.w",))
 
@@ -164,4 +167,4 @@ def test_a_template_and_its_digits_are_the_name(parts: list[str]):
 
 def test_a_claim_of_four_thousand_million_layers_costs_nothing():
     layout = Layout.of(block("m.{i}", "blk.{i}", {"w": "w", "v": "v"}))
-    assert layout.match(["m.0.w", "m.0.v"], "hf", 2**32 - 1).missing[:2] == ("m.1.w", "m.2.w")
+    assert layout.match(["m.0.w", "m.0.v"], "hf", {"i": 2**32 - 1}).missing[:2] == ("m.1.w", "m.2.w")

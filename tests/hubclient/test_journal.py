@@ -79,11 +79,11 @@ def test_damage_to_what_was_written_is_found_and_mended(kind: str, source: Path,
 def _only_gaps_differ(plan: Plan, whole: Plan) -> bool:
     """Bytes between tensors belong to nobody and are not checked."""
     for output, other in zip(plan.outputs, whole.outputs, strict=True):
-        for number, (file, one, two) in enumerate(zip(output.files, output.paths(), other.paths(), strict=True)):
+        for number, (layout, one, two) in enumerate(zip(output.files, output.paths(), other.paths(), strict=True)):
             have, want = one.read_bytes(), two.read_bytes()
             spans = [
-                (0, len(file.head)),
-                *((step.offset, step.offset + step.nbytes) for step in output.steps if step.file == number),
+                (0, len(layout.head)),
+                *((at, at + size) for step in output.steps for file, at, size in step.places if file == number),
             ]
             if len(have) != len(want) or any(have[low:high] != want[low:high] for low, high in spans):
                 return False

@@ -42,10 +42,11 @@ def test_tensors_lie_in_their_files_without_overlap(source: Path) -> None:
         for output in plan.outputs:
             for number, file in enumerate(output.files):
                 end = len(file.head)
-                for step in sorted((step for step in output.steps if step.file == number), key=lambda step: step.offset):
-                    assert end <= step.offset and step.nbytes == step.encoding.nbytes(step.array.shape)
-                    end = step.offset + step.nbytes
+                for place in sorted(place for step in output.steps for place in step.places if place.file == number):
+                    assert end <= place.offset
+                    end = place.offset + place.nbytes
                 assert end <= file.size
+            assert all(step.nbytes == step.encoding.nbytes(step.array.shape) for step in output.steps)
             assert [step.index for step in output.steps] == list(range(len(output.steps)))
 
 

@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rawsafetensors import entry, put
 
-from hubclient.architectures.arrays import Array, Leaf, Permute, Shift, Transpose
+from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.elementwise import Add, Computed
+from hubclient.architectures.gathers import Permute, Transpose
 from hubclient.errors import EnvironmentFault, SourceChanged
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32, Q8_0
 from hubclient.formats.model import Encoding, FileLayout, TensorRef
 from hubclient.formats.safetensors import FORMAT
 from hubclient.model import Inline
-from hubclient.plan import OutputPlan, Step
+from hubclient.plan import OutputPlan, Place, Step
 from hubclient.rows import FilePool, Reader
 from hubclient.tiles import Group, groups, tiles, work
 
@@ -27,7 +29,7 @@ def leaf(*shape: int, encoding: Encoding = F32, name: str = "a", offset: int = 0
 
 
 def step(array: Array, encoding: Encoding = F32, index: int = 0, name: str = "a") -> Step:
-    return Step(index, name, array, encoding, 0, 0, encoding.nbytes(array.shape))
+    return Step(index, name, array, encoding, (Place(0, 0, encoding.nbytes(array.shape)),))
 
 
 def group(array: Array, *encodings: Encoding) -> Group:
@@ -138,7 +140,7 @@ def test_integers_move_and_are_not_made_floats(tmp_path: Path) -> None:
 
 def test_computed_values_are_encoded_for_each(tmp_path: Path) -> None:
     values = np.linspace(-1, 1, 64, dtype=np.float32)
-    f32, f16 = made(Shift(stored(tmp_path, values, "F32"), 1.0), F32, F16)
+    f32, f16 = made(Computed(stored(tmp_path, values, "F32"), Add(1.0)), F32, F16)
     assert (
         f32.tobytes() == (values + np.float32(1)).tobytes()
         and f16.tobytes() == (values + np.float32(1)).astype(np.float16).tobytes()

@@ -1,0 +1,131 @@
+"""Arrays whose elements are computed: one operation on each, in float32, with the operation that undoes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hubclient.architectures.arrays import Array
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hubclient.architectures.arrays import Load
+
+    Rows = np.ndarray[Any, Any]
+
+
+class Operation(Protocol):
+    """What is done to each element; a frozen value. Whether `inverse` brings a number back depends on the number."""
+
+    @property
+    def inverse(self) -> Operation:
+        """The operation that undoes this one."""
+        ...
+
+    def apply(self, values: Rows) -> Rows:
+        """float32 from float32."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """x + by, rounded to float32."""
+
+    by: float
+
+    @property
+    def inverse(self) -> Add:
+        """X - by."""
+        return Add(-self.by)
+
+    def apply(self, values: Rows) -> Rows:
+        """The sums."""
+        import numpy as np
+
+        return values + np.float32(self.by)
+
+    def __str__(self) -> str:
+        return f"{self.by:+g}"
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeExp:
+    """-exp(x), as float64 arithmetic rounds it to float32."""
+
+    @property
+    def inverse(self) -> LogNegative:
+        """log(-x)."""
+        return LogNegative()
+
+    def apply(self, values: Rows) -> Rows:
+        """The negative exponentials."""
+        import numpy as np
+
+        with np.errstate(over="ignore"):
+            return (-np.exp(values.astype(np.float64))).astype(np.float32)
+
+    def __str__(self) -> str:
+        return "-exp"
+
+
+@dataclass(frozen=True, slots=True)
+class LogNegative:
+    """log(-x), as float64 arithmetic rounds it to float32."""
+
+    @property
+    def inverse(self) -> NegativeExp:
+        """-exp(x)."""
+        return NegativeExp()
+
+    def apply(self, values: Rows) -> Rows:
+        """The logarithms; NaN for what no exponential gives."""
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            return np.log(-values.astype(np.float64)).astype(np.float32)
+
+    def __str__(self) -> str:
+        return "log(-x)"
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Array):
+    """`operation` on every element of `part`."""
+
+    part: Array
+    operation: Operation
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """As before."""
+        return self.part.shape
+
+    @property
+    def parts(self) -> tuple[Array, ...]:
+        """The array that is computed from."""
+        return (self.part,)
+
+    @property
+    def moves_rows(self) -> bool:
+        """False: values change."""
+        return False
+
+    @property
+    def moves_elements(self) -> bool:
+        """False: values change."""
+        return False
+
+    def read(self, start: int, stop: int, load: Load) -> Rows:
+        """Rows [start, stop); `load` must give float32."""
+        return self.operation.apply(self.part.read(start, stop, load))
+
+    def _verb(self) -> str:
+        return str(self.operation)
+
+
+def computed(array: Array, operation: Operation) -> Array:
+    """The operation on every element; one that undoes the last takes it away."""
+    if isinstance(array, Computed) and array.operation == operation.inverse:
+        return array.part
+    return Computed(array, operation)
