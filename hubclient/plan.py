@@ -108,9 +108,9 @@ class Step:
         return "quantised" if self.encoding.blocked else "rounded"
 
     def as_json(self) -> dict[str, Any]:
-        """The step as plain data."""
+        """The step as plain data; "bytes" are those of the first place, and "places" has all of them if there are several."""
         inputs = [leaf.ref.name for leaf in self.array.leaves()]
-        return {
+        told = {
             "name": self.name,
             "shape": list(self.array.shape),
             "encoding": self.encoding.name,
@@ -119,7 +119,10 @@ class Step:
             "transform": self.array.describe(),
             "fidelity": self.fidelity,
             **self.places[0].as_json(),
-        } | ({"places": [place.as_json() for place in self.places]} if len(self.places) > 1 else {})
+        }
+        if len(self.places) > 1:
+            told["places"] = [place.as_json() for place in self.places]
+        return told
 
 
 @dataclass(frozen=True)

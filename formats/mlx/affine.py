@@ -63,11 +63,13 @@ class Affine:
             raise UnsupportedEncoding(f"the scales of MLX's affine quantisation are {_listed(DTYPES)}, not {self.dtype}")
 
     @classmethod
-    def of(cls, encoding: Encoding) -> Affine | None:
-        """What an encoding of the table (`AFFINE4_G64_BF16`) says, or None if it is no affine one."""
-        name, _, rest = encoding.name.removeprefix("AFFINE").partition("_G")
-        group, _, dtype = rest.partition("_")
-        return cls(int(name), int(group), dtype) if rest and encoding.name.startswith("AFFINE") else None
+    def of(cls, encoding: Encoding) -> Affine:
+        """What an affine encoding of the table (`AFFINE4_G64_BF16`) says; UnsupportedEncoding for another."""
+        bits, _, rest = encoding.name.removeprefix("AFFINE").partition("_G")
+        group_size, _, dtype = rest.partition("_")
+        if not (encoding.name.startswith("AFFINE") and bits.isdecimal() and group_size.isdecimal()):
+            raise UnsupportedEncoding(f"{encoding} is no affine quantisation of MLX")
+        return cls(int(bits), int(group_size), dtype)
 
     @property
     def kind(self) -> int:
@@ -131,6 +133,8 @@ def encode(rows: Numbers, affine: Affine, out: Raw | None = None) -> Raw:
     source = _stored(rows, affine)
     raw = np.empty((len(rows), affine.row_bytes(rows.shape[1])), np.uint8) if out is None else out
     _check_raw(raw, len(rows), affine, rows.shape[1])
+    if not raw.flags.c_contiguous:
+        raise ValueError("out has to be contiguous")
     _quantise(source, affine, _together(raw, affine, rows.shape[1]))
     return raw
 
@@ -186,8 +190,8 @@ def _columns(words: Words, scales: Numbers, biases: Numbers, affine: Affine) -> 
 
 def _check_raw(raw: Raw, rows: int, affine: Affine, columns: int) -> None:
     shape = (rows, affine.row_bytes(columns))
-    if raw.shape != shape or raw.dtype != np.uint8 or not raw.flags.c_contiguous:
-        raise ValueError(f"raw rows of {columns} are contiguous uint8 {list(shape)}, not {raw.dtype} {list(raw.shape)}")
+    if raw.shape != shape or raw.dtype != np.uint8:
+        raise ValueError(f"raw rows of {columns} are uint8 {list(shape)}, not {raw.dtype} {list(raw.shape)}")
 
 
 def _apart(words: Words, scales: Numbers, biases: Numbers) -> _Planes:

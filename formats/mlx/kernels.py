@@ -45,7 +45,8 @@ def _ordered(bits: u32) -> i32:
 @kernel
 def _fit(low: f32, high: f32, levels: f32) -> tuple[f32, f32]:
     """Scale and bias of a group whose numbers lie between `low` and `high`: one end is met exactly, and zero too."""
-    scale = max(f32(f32(high - low) / levels), _SMALLEST)
+    scale = f32(f32(high - low) / levels)
+    scale = _SMALLEST if scale < _SMALLEST else scale
     below = abs(low) > abs(high)
     edge = low if below else high
     scale = scale if below else f32(-scale)

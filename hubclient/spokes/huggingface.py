@@ -41,21 +41,21 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         opened=opened,
         architecture=architecture,
         hf_class=hf_class,
-        config=_config(raw, architecture, opened),
+        config=normalised(raw, architecture, opened),
         raw_config=raw,
         tensors=tensors,
         naming=naming,
         dtypes={name: next(array.leaves()).ref.encoding for name, array in tensors.items()},
-        files=_LazyFiles(
+        files=LazyFiles(
             {name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}
         ),
-        losses=tuple(_left_behind(opened)),
+        losses=tuple(left_behind(opened)),
         metadata={key: value for key, value in opened.metadata.items() if key != "format"},
         load_tokenizer=lambda: read_tokenizer(opened.sidecars),
     )
 
 
-def _left_behind(opened: OpenedCheckpoint) -> Iterator[str]:
+def left_behind(opened: OpenedCheckpoint) -> Iterator[str]:
     """A sentence on the folder's files that are neither weights nor small files of a checkpoint; hidden ones do not count."""
     if not opened.path.is_dir():
         return
@@ -132,7 +132,7 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
     if name.lower() == "auto":
-        return main_dtype([_restored(model, array, key) for key, array in model.tensors.items()]), None
+        return main_dtype([restored(model, array, key) for key, array in model.tensors.items()]), None
     encoding = safetensors.FORMAT.encoding(name)
     return encoding.name, encoding
 
@@ -151,7 +151,7 @@ def write(model: Model, request: Request) -> Target:
     names = {name: stored_name(name, model.architecture, model.naming) for name in model.tensors}
     specs, arrays = [], []
     for name, array in model.tensors.items():
-        encoding = _restored(model, array, name) if wanted is None else _cast(array, wanted)
+        encoding = restored(model, array, name) if wanted is None else cast(array, wanted)
         specs.append(TensorSpec(names[name], array.shape, encoding))
         arrays.append(array)
     losses, sidecars = list(model.losses), {}
@@ -163,7 +163,7 @@ def write(model: Model, request: Request) -> Target:
         if not tokens:
             losses.append("tokenizer: the source has none")
     if request.only != "tokenizer":
-        sidecars["config.json"] = write_json(_written_config(model, specs, wanted))
+        sidecars["config.json"] = write_json(written_config(model, specs, wanted))
     if request.only is None:
         sidecars.update(model.files)
     kept = model.metadata if model.opened.format == "safetensors" else {}
@@ -186,7 +186,7 @@ def tokenizer_files(model: Model) -> dict[str, bytes]:
     return to_files(model.tokenizer) if model.tokenizer is not None else {}
 
 
-def _restored(model: Model, array: Array, name: str) -> Encoding:
+def restored(model: Model, array: Array, name: str) -> Encoding:
     """The dtype a tensor has or had; an encoding that safetensors lacks is decoded to float32, which loses nothing."""
     if name in model.dtypes:
         return model.dtypes[name]
@@ -195,21 +195,21 @@ def _restored(model: Model, array: Array, name: str) -> Encoding:
     return encoding if encoding.safetensors and array.moves_elements else F32
 
 
-def _cast(array: Array, wanted: Encoding) -> Encoding:
+def cast(array: Array, wanted: Encoding) -> Encoding:
     """`wanted` for tensors of floats; integers and booleans stay what they are."""
     own = encodings_of(array)
     encoding = own.pop() if len(own) == 1 else wanted
     return encoding if not encoding.blocked and encoding.name.startswith(("I", "U", "BOOL")) else wanted
 
 
-def _written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | None) -> dict[str, Any]:
+def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | None) -> dict[str, Any]:
     if wanted is None or wanted.name not in TORCH_DTYPES or not specs:
         return dict(model.raw_config)
     key = "dtype" if "dtype" in model.raw_config else "torch_dtype"
     return {**model.raw_config, key: TORCH_DTYPES[wanted.name]}
 
 
-def _config(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
+def normalised(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
     try:
         config = normalise(raw, architecture.defaults)
     except DamagedInput as error:
@@ -248,7 +248,7 @@ def read_tokenizer(sidecars: Mapping[str, Path]) -> Tokenizer | None:
     return read_files(sidecars)
 
 
-class _LazyFiles(Mapping[str, bytes]):
+class LazyFiles(Mapping[str, bytes]):
     """Small files, read when asked for; DamagedInput for one that is not small."""
 
     def __init__(self, paths: Mapping[str, Path]) -> None:
