@@ -107,6 +107,7 @@ class Architecture:
     hf            class names of config.json's `architectures`; the first is the usual one (see also `headless`)
     model_type    config.json's `model_type`
     config        pairs of config keys and metadata keys
+    nested        model_type of the text_config that most of config.json lies in; empty if it lies at the top
     projector     the same for the file of the projector (layout "mmproj"), if the model has one
     defaults      what Transformers assumes when config.json leaves a key out
     layouts       per format: tensor names and transforms; Hugging Face names carry `prefix`
@@ -139,6 +140,7 @@ class Architecture:
     repeats: Mapping[str, Expr] = field(default_factory=lambda: MappingProxyType({}))
     prefixes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     projector: Pairs = ()
+    nested: str = ""
     spellings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     implied: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
     shapes: Mapping[str, tuple[Expr, ...]] = field(default_factory=lambda: MappingProxyType({}))

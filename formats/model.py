@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -128,7 +128,8 @@ class OpenedCheckpoint:
 
     `tensors` keeps file order. `metadata` is the container's own key-value data (GGUF keys, safetensors
     `__metadata__`). `sidecars` maps relative names (`config.json`, `tokenizer.model`, `1_Pooling/config.json`) to
-    small files beside the weights. `files` lists the weight files, with their state.
+    small files beside the weights. `files` lists the weight files, with their state. `companion` is another file that
+    belongs to this one: the vision part of a model whose text part is a file of its own.
     """
 
     format: str
@@ -137,6 +138,16 @@ class OpenedCheckpoint:
     tensors: Mapping[str, TensorRef]
     metadata: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     sidecars: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    companion: OpenedCheckpoint | None = None
+
+    def with_companion(self, other: OpenedCheckpoint) -> OpenedCheckpoint:
+        """The same with another file beside it."""
+        return replace(self, companion=other)
+
+    @property
+    def all_files(self) -> tuple[SourceFile, ...]:
+        """Its files and those of its companion."""
+        return (*self.files, *(self.companion.files if self.companion else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from hubclient.model import Model, Target
     from hubclient.plugins import Host
 
-_PARTS = (None, "tokenizer", "config")
-_SUFFIX = {"gguf": ".gguf"}
+_PARTS = (None, "tokenizer", "config", "text", "projector")
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,24 @@ class Checkpoint:
 
     @classmethod
     @uncollected()
-    def from_pretrained(cls, source: str | os.PathLike[str], *, host: Host | None = None, only: str | None = None) -> Checkpoint:
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        projector: str | os.PathLike[str] | None = None,
+        host: Host | None = None,
+        only: str | None = None,
+    ) -> Checkpoint:
         """Open a folder or file of any known format.
 
-        `only="tokenizer"` or `"config"` also opens folders without weights. Raises SourceMissing, UnsupportedFormat or
-        DamagedInput.
+        `projector` is the GGUF with the vision part of a GGUF with the text part; one beside it that is called `mmproj-`
+        and the text's name is found by itself. `only="tokenizer"` or `"config"` also opens folders without weights.
+        Raises SourceMissing, UnsupportedFormat, UsageError or DamagedInput.
         """
         path, host = Path(source), host or get_host()
+        if projector is not None:
+            text, vision = cls.from_pretrained(path, host=host), cls.from_pretrained(projector, host=host)
+            return cls(text.opened.with_companion(vision.opened), host)
         if not path.exists():
             raise SourceMissing(f"{source}: there is no such file or folder", path)
         for format_ in host.formats():
@@ -94,28 +104,34 @@ class Checkpoint:
         only: str | None = None,
         pre: str | None = None,
         max_shard_size: int | None = None,
+        group_size: int | None = None,
     ) -> Plan:
         """What a conversion would do, from headers alone; touches no weight byte and writes nothing.
 
         `out` may contain {name} and {type}; by default it is named after the checkpoint, in the working folder. `type`
-        given as a sequence plans several outputs that share one read. `only` limits the output to "tokenizer" or
-        "config"; `pre` names the pre-tokenizer (`tokenizer.ggml.pre`); `max_shard_size` (bytes) splits the weights.
+        given as a sequence plans several outputs that share one read. `only` limits the output to "tokenizer", "config",
+        "text" or "projector"; `pre` names the pre-tokenizer (`tokenizer.ggml.pre`); `max_shard_size` (bytes) splits the weights;
+        `group_size` is how many numbers share a scale in MLX's types.
         Raises UsageError, Unsupported* or DamagedInput.
         """
         if only not in _PARTS:
-            raise UsageError(f"only {only!r} is unknown; tokenizer and config can be asked for alone")
+            known = ", ".join(part for part in _PARTS if part)
+            raise UsageError(f"only {only!r} is unknown; parts that can be asked for alone are {known}")
         names = [type] if isinstance(type, str) else list(type)
         if not names:
             raise UsageError("no type to write is named")
         writer = spoke(self.host.format(format))
+        if group_size is not None and not getattr(writer, "GROUPS", False):
+            raise UsageError(f"the types of {format} have no groups whose size could be chosen")
         model = self._part(only)
-        targets = _distinct(writer.write(model, Request(name, pre, max_shard_size, only)) for name in names)
-        paths = self._paths(out, format, targets)
+        asked = (Request(name, pre, max_shard_size, only, group_size) for name in names)
+        targets = _distinct(writer.write(model, part) for request in asked for part in writer.parts(model, request))
+        paths = self._paths(out, format, targets, only)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         for output in outputs:
             self._check_output(output)
         architecture = model.architecture.name if only != "tokenizer" else None
-        return Plan(self.opened.path, self.format, architecture, self.opened.files, outputs)
+        return Plan(self.opened.path, self.format, architecture, self.opened.all_files, outputs)
 
     def save_pretrained(
         self,
@@ -126,6 +142,7 @@ class Checkpoint:
         only: str | None = None,
         pre: str | None = None,
         max_shard_size: int | None = None,
+        group_size: int | None = None,
         strict: bool = False,
         force: bool = False,
         jobs: int | None = None,
@@ -134,7 +151,7 @@ class Checkpoint:
         progress: Progress | None = None,
     ) -> tuple[Path, ...]:
         """Convert; returns the files or folders written. The first options are those of `plan`, the others of `run`."""
-        plan = self.plan(out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size)
+        plan = self.plan(out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size)
         return run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, executor=executor, progress=progress)
 
     def _part(self, only: str | None) -> Model:
@@ -151,11 +168,15 @@ class Checkpoint:
         steps = tuple(lay_out(target, files))
         return OutputPlan(path, format_name, format_.folder, target.type, files, steps, target.losses, target.dropped)
 
-    def _paths(self, out: str | os.PathLike[str] | None, format_name: str, targets: Sequence[Target]) -> list[Path]:
+    def _paths(
+        self, out: str | os.PathLike[str] | None, format_name: str, targets: Sequence[Target], only: str | None
+    ) -> list[Path]:
         if out is not None and os.fspath(out) == "-":
             raise UsageError("an output is written at many places at once, which standard output cannot take; name a file")
-        pattern = os.fspath(out) if out is not None else "{name}-{type}" + _SUFFIX.get(format_name, f"-{format_name}")
-        paths = [_fill(pattern, self.name, target.type) for target in targets]
+        suffix = f"-{format_name}" if self.host.format(format_name).folder else f".{format_name}"
+        pattern = os.fspath(out) if out is not None else "{name}-{type}" + suffix
+        named = out is not None and only is not None  # a part that is asked for alone is called as the user says
+        paths = [_fill(pattern, self.name, target.type, "" if named else target.before) for target in targets]
         if len(set(paths)) < len(paths):
             raise UsageError(f"{pattern}: several types need {{type}} in the output's name, or they would all be called the same")
         return paths
@@ -164,7 +185,11 @@ class Checkpoint:
         """UsageError if an output, or one of its files, is where the source is or where no file can be."""
         opened, path = self.opened, output.path
         source = opened.path.resolve()
-        inputs = {source, *(file.path.resolve() for file in opened.files), *(item.resolve() for item in opened.sidecars.values())}
+        inputs = {
+            source,
+            *(file.path.resolve() for file in opened.all_files),
+            *(item.resolve() for item in opened.sidecars.values()),
+        }
         if output.folder and any(path in (item, *item.parents) for item in inputs):
             raise UsageError(f"{path}: is the source itself, or a folder that it lies in; name another output")
         for file in () if output.folder else {path, *output.paths()}:
@@ -210,6 +235,7 @@ def _distinct(targets: Iterable[Target]) -> list[Target]:
     return found
 
 
-def _fill(pattern: str, name: str, type_: str) -> Path:
+def _fill(pattern: str, name: str, type_: str, before: str) -> Path:
     """The output's path, with links followed: what a link points to is written, the link stays."""
-    return Path(os.path.realpath(pattern.replace("{name}", name).replace("{type}", type_)))
+    path = Path(pattern.replace("{name}", name).replace("{type}", type_))
+    return Path(os.path.realpath(path.with_name(before + path.name) if before else path))

@@ -51,7 +51,8 @@ class Model:
     has it or as it was rebuilt. `tensors` are the Hugging Face tensors under full names (with the architecture's prefix).
     `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `fitting`
     names tensors stored wider than that whose values were found to fit it; `pre` is the name of the pre-tokenizer if the
-    checkpoint says it by name; `metadata` are further keys that a file of the same format keeps; `files` are small files that travel along; `losses` is what reading already had to give up.
+    checkpoint says it by name; `metadata` are further keys that a file of the same format keeps; `files` are small files that travel along; `losses` is what reading already had to give up, `lacking` names parts of the model
+    that the source does not have (the vision part of a text model's file): a loss where all parts belong in one place.
     """
 
     opened: OpenedCheckpoint
@@ -65,6 +66,7 @@ class Model:
     fitting: frozenset[str] = frozenset()
     files: Mapping[str, bytes] = field(default_factory=dict)
     losses: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     pre: str | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict)
     load_tokenizer: Callable[[], Tokenizer | None] = lambda: None
@@ -88,12 +90,15 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of an output: type name ("auto", "f16", "Q8_0"), an override of the pre-tokenizer's name, shard size."""
+    """What is asked of an output: type name ("auto", "f16", "Q8_0", "4bit"), an override of the pre-tokenizer's name, shard
+    size, a part alone, and how many numbers share a scale where the type leaves that open.
+    """
 
     type: str = "auto"
     pre: str | None = None
     max_shard_size: int | None = None
     only: str | None = None
+    group_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ class Target:
     """An output as a spoke describes it: the specification, the array behind each of its tensors, and what is given up.
 
     `fitting` names tensors whose values were found to fit their narrower encoding. `dropped` lists tensors that were left out because they can be recomputed; that is no loss.
+    `before` is put before the output's name, for a part of a model that has a file of its own beside the other.
     """
 
     spec: OutputSpec
@@ -109,6 +115,7 @@ class Target:
     fitting: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    before: str = ""
 
 
 def display_name(path: Path) -> str:

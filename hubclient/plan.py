@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from hubclient import __version__
 from hubclient.architectures.arrays import Array, Leaf
 from hubclient.errors import UnsupportedEncoding
+from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
 from hubclient.garbage import uncollected
 from hubclient.model import Inline, Target, encodings_of
@@ -27,6 +28,13 @@ _WIDER = {
     "MXFP4": ("BF16", "F32", "F64"), "MXFP4_PLANES": ("BF16", "F32", "F64"), "NVFP4_PLANES": ("BF16", "F32", "F64"),
     "MXFP8_PLANES": ("F32", "F64"),
 }  # fmt: skip
+# MLX unpacks in the dtype of the scales, so the numbers are of that dtype.
+_WIDER |= {
+    name: (dtype, *_WIDER[dtype])
+    for name in ENCODINGS
+    for dtype in _WIDER
+    if name.startswith("AFFINE") and name.endswith(f"_{dtype}")
+}
 
 
 class Place(NamedTuple):

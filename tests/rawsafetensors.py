@@ -42,8 +42,11 @@ def put_index(path: Path, weight_map: Mapping[str, Any], **more: Any) -> Path:
     return path
 
 
-def materialise(folder: Path, files: Sequence[FileLayout], contents: Sequence[bytes] | None = None) -> None:
-    """Writes an output as the engine would: heads, each tensor's bytes (zeros if not given) at its offset, full size."""
+def materialise(folder: Path, files: Sequence[FileLayout], contents: Sequence[bytes | Sequence[bytes]] | None = None) -> None:
+    """Writes an output as the engine would: heads, each tensor's bytes (zeros if not given) at its offset, full size.
+
+    A tensor in planes has a sequence of bytes.
+    """
     for layout in files:
         path = folder / layout.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +54,9 @@ def materialise(folder: Path, files: Sequence[FileLayout], contents: Sequence[by
             file.write(layout.head)
             file.truncate(layout.size)
             for place in layout.tensors if contents is not None else ():
-                assert contents is not None and len(contents[place.tensor]) == place.nbytes
+                assert contents is not None
+                data = contents[place.tensor]
+                plane = data if isinstance(data, bytes) else data[place.plane]
+                assert len(plane) == place.nbytes
                 file.seek(place.offset)
-                file.write(contents[place.tensor])
+                file.write(plane)

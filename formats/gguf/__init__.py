@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
 
 
+PROJECTOR = "mmproj-"  # begins the name of the file with a model's vision part, as llama.cpp has it
+
+
 class GGUF:
     """Reads versions 2 and 3 of either byte order, whole and split; writes version 3, little-endian. A `Format`."""
 
@@ -29,10 +32,15 @@ class GGUF:
             return False
 
     def open(self, path: Path) -> OpenedCheckpoint:
-        """Read the headers of a file, or of all parts of a split; see `reader.open_checkpoint`."""
+        """Read the headers of a file, or of all parts of a split; see `reader.open_checkpoint`.
+
+        The file of the vision part is its companion, if it lies beside it under the name `mmproj-` + the file's own.
+        """
         from hubclient.formats.gguf.reader import open_checkpoint
 
-        return open_checkpoint(path)
+        beside = path.with_name(f"{PROJECTOR}{path.name}")
+        opened = open_checkpoint(path)
+        return opened.with_companion(open_checkpoint(beside)) if beside.is_file() else opened
 
     def layout(self, spec: OutputSpec) -> tuple[FileLayout, ...]:
         """Headers and offsets of the output's one or more files; see `writer.layout_files`."""

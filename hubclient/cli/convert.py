@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source")
 @click.argument("out", required=False)
-@click.option("--to", "target", required=True, metavar="FORMAT", help="gguf or safetensors.")
+@click.option("--to", "target", required=True, metavar="FORMAT", help="gguf, safetensors or mlx.")
 @click.option(
     "--type",
     "types",
     multiple=True,
     metavar="T",
-    help="Encoding: auto (default), f32, f16, bf16, Q8_0 ...; several times for several outputs.",
+    help="Encoding: auto (default), f32, f16, bf16, Q8_0, 4bit ...; several times for several outputs.",
 )
-@click.option("--only", type=click.Choice(["tokenizer", "config"]), help="Convert only this part.")
+@click.option("--group-size", type=click.INT, help="How many numbers share a scale in MLX's types: 32, 64 (default) or 128.")
+@click.option("--only", type=click.Choice(["tokenizer", "config", "text", "projector"]), help="Convert only this part.")
+@click.option("--projector", metavar="GGUF", help="The file with SOURCE's vision part; mmproj-SOURCE beside it is found by itself.")
 @click.option("--pre", metavar="NAME", help="Name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised.")
 @click.option("--max-shard-size", type=SIZE, help="Split the weights over files of at most this size, such as 5GB.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads; by default one per core.")
@@ -39,7 +41,9 @@ def convert(
     out: str | None,
     target: str,
     types: tuple[str, ...],
+    group_size: int | None,
     only: str | None,
+    projector: str | None,
     pre: str | None,
     max_shard_size: int | None,
     jobs: int | None,
@@ -56,8 +60,8 @@ def convert(
     """
     from hubclient.checkpoint import Checkpoint, run
 
-    plan = Checkpoint.from_pretrained(source, only=only).plan(
-        out, format=target, type=types or "auto", only=only, pre=pre, max_shard_size=max_shard_size
+    plan = Checkpoint.from_pretrained(source, projector=projector, only=only).plan(
+        out, format=target, type=types or "auto", only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size
     )
     if dry_run:
         print_json(plan.as_json()) if as_json else _print_plan(plan)

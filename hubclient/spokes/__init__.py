@@ -20,6 +20,10 @@ class Spoke(Protocol):
         """The canonical view of an opened checkpoint."""
         ...
 
+    def parts(self, model: Model, request: Request) -> tuple[Request, ...]:
+        """The outputs that one request means: usually one, two where text and vision are files of their own."""
+        ...
+
     def write(self, model: Model, request: Request) -> Target:
         """An output in this format. Raises Unsupported* or DamagedInput, from headers alone."""
         ...
@@ -29,7 +33,7 @@ class Spoke(Protocol):
         ...
 
 
-_BUILT_IN = {"safetensors": "huggingface", "gguf": "gguf"}
+_BUILT_IN = {"safetensors": "huggingface", "gguf": "gguf", "mlx": "mlx"}
 
 
 def spoke(format_: Format) -> Spoke:

@@ -6,6 +6,7 @@ This is the way out; the way in is `gguf_in`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hubclient.architectures.arrays import Array
@@ -21,12 +22,12 @@ from hubclient.formats.jsonfile import parse_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.model import Inline, Model, Request, Target, display_name, encodings_of, leaf
 from hubclient.spokes import carried as own
-from hubclient.spokes import rebuild
+from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, values_of
 from hubclient.spokes.gguf_in import read
 from hubclient.spokes.matching import converted, located, lost, match
 
-__all__ = ["choose", "read", "write"]
+__all__ = ["choose", "parts", "read", "write"]
 
 
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
@@ -47,8 +48,15 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     return F16.name, F16
 
 
+def parts(model: Model, request: Request) -> tuple[Request, ...]:
+    """The text part, and the vision part where a model has one: two files."""
+    if request.only is None and projector.split(model)[1]:
+        return replace(request, only="text"), replace(request, only="projector")
+    return (request,)
+
+
 def write(model: Model, request: Request) -> Target:
-    """A GGUF file of this model, or of its tokenizer or config alone."""
+    """A GGUF file of this model's text part, or of its vision part, its tokenizer or its config alone."""
     if request.only == "tokenizer":
         return _tokenizer_alone(model, request)
     label, wanted = choose(model, request.type)
@@ -60,14 +68,16 @@ def write(model: Model, request: Request) -> Target:
         raise UnsupportedEncoding(
             f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
         )
-    layout = model.architecture.layouts["gguf"]
+    if request.only == "projector":
+        return projector.write(model, request, label, wanted)
+    layout, (tensors, _) = model.architecture.layouts["gguf"], projector.split(model)
     matching = located(
-        model.opened, lambda: match(model.architecture, "gguf", model.tensors, "hf", model.config, str(model.opened.path))
+        model.opened, lambda: match(model.architecture, "gguf", tensors, "hf", model.config, str(model.opened.path))
     )
     located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
     located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
     _check_head(model)
-    arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, model.tensors, model.config, "hf")})
+    arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, wanted)
     losses += rebuild.assumption_losses(model.architecture, model.config)
@@ -78,7 +88,7 @@ def write(model: Model, request: Request) -> Target:
     extra, more = _carried(model, matching, metadata, request)
     metadata.update(extra)
     losses += more
-    if request.only is not None:
+    if request.only == "config":
         label, specs, arrays = request.only, (), {}
     elif not arrays:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
@@ -164,8 +174,9 @@ def _carried(
     arrays = _derived(architecture.layouts["gguf"], model)
     derived = {name: values_of(array) for name, array in arrays.items()}
     config, _ = rebuild.with_derived(architecture, rebuild.told(architecture, metadata), derived)
-    dtypes = {name: encoding for name, encoding in model.dtypes.items() if name in kept}
-    main = main_dtype(dtypes, {name: model.tensors[name] for name in kept})
+    vision = projector.split(model)[1]
+    dtypes = {name: encoding for name, encoding in model.dtypes.items() if name in kept or name in vision}
+    main = main_dtype({name: dtypes[name] for name in kept if name in dtypes}, {name: model.tensors[name] for name in kept})
     rebuilt = rebuild.rebuild(architecture, model.hf_class, config, metadata, kept, main)
     files, losses = own.portable(model.files)
     common, others = own.Carried.split_dtypes(dtypes)

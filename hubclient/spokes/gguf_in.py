@@ -11,7 +11,7 @@ from hubclient.formats.jsonfile import write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, Value
 from hubclient.model import Model, Naming, leaf
 from hubclient.spokes import carried as own
-from hubclient.spokes import rebuild
+from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, narrowed, values_of
 from hubclient.spokes.matching import converted, located, match
 
@@ -24,11 +24,13 @@ _TOLD_AGAIN = (
     "general.architecture", "general.type", "general.file_type", "general.quantization_version", "general.alignment",
     "general.size_label", "general.sampling.", "tokenizer.", "hubclient.",
 )  # fmt: skip
+_ASIDE = ("pooling_mode", "preprocessor")  # what the normalised config tells from other files than config.json
 _POOLED = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
 
 
 def read(opened: OpenedCheckpoint, host: Host) -> Model:
-    """The canonical view of a GGUF file."""
+    """The canonical view of a GGUF file, and of the file with its vision part if there is one."""
+    projector.refuse_alone(opened)
     carried = own.load(opened.metadata, opened.path)
     architecture = _recognise(opened, host, carried)
     layout = architecture.layouts["gguf"]
@@ -42,23 +44,33 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     shapes = {name: array.shape for name, array in tensors.items()}
     located(opened, lambda: rebuild.check_sizes(architecture, config, shapes))
     located(opened, lambda: rebuild.check_shapes(architecture, config, shapes, complete=False))
-    known = carried.all_dtypes(tensors) if carried else {}
-    dtypes, fitting = narrowed(tensors, _main_encoding(opened.tensors.values()), known)
+    vision_config = projector.told(architecture, opened.companion)
+    vision = projector.read(architecture, opened.companion, {**config, **vision_config})
+    known = carried.all_dtypes([*tensors, *vision]) if carried else {}
+    dtypes, fitting = narrowed({**tensors, **vision}, _main_encoding(opened.tensors.values()), known)
+    if not carried:  # with our own key the difference is to what the text part alone tells
+        config, shapes = {**config, **vision_config}, shapes | {name: array.shape for name, array in vision.items()}
     raw = located(
         opened, lambda: rebuild.rebuild(architecture, hf_class, config, opened.metadata, shapes, main_dtype(dtypes, tensors))
     )
     if carried:
         raw, losses = restore(raw, carried.config), []
     whole = located(opened, lambda: normalise(raw, architecture.defaults))
-    pooling = {"pooling_mode": config["pooling_mode"]} if "pooling_mode" in config else {}
+    aside = {key: value for key, value in {**config, **vision_config}.items() if key in _ASIDE}
     files = dict(carried.files) if carried else located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))
     naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
     return Model(
         opened=opened, architecture=architecture, hf_class=hf_class,
-        config={**whole, **pooling}, raw_config=raw, tensors=tensors, naming=naming,
-        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), pre=stated_pre(opened.metadata),
+        config={**whole, **aside}, raw_config=raw, tensors={**tensors, **vision}, naming=naming,
+        dtypes=dtypes, fitting=fitting, files=files, losses=tuple(losses), lacking=_lacking(architecture, opened), pre=stated_pre(opened.metadata),
         metadata=_unread(architecture, opened.metadata), load_tokenizer=lambda: load_tokenizer(opened, architecture),
     )  # fmt: skip
+
+
+def _lacking(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[str, ...]:
+    if projector.SPACE not in architecture.layouts or opened.companion is not None:
+        return ()
+    return ("the vision part, which lies in a file of its own: name it with --projector",)
 
 
 def stated_pre(metadata: Mapping[str, Value]) -> str | None:
@@ -108,6 +120,10 @@ def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None
         named = [item for item in candidates if item.name == carried.architecture]
         if named:
             return named[0]
+    if opened.companion is not None:
+        candidates = projector.fitting(candidates, opened.companion) or candidates
+        if len(candidates) == 1:
+            return candidates[0]
     told_apart = [item for item in candidates if item.when is not None and item.when.of(_names(item, opened))]
     usual = [item for item in candidates if item.when is None and item.look_alike is None]
     found = told_apart or usual
@@ -146,6 +162,8 @@ def _rebuilt_files(metadata: Mapping[str, Value], config: Mapping[str, Any], raw
     files = {}
     if generation := rebuild.generation_config(metadata, raw):
         files["generation_config.json"] = write_json(generation)
+    if preprocessor := config.get("preprocessor"):
+        files["preprocessor_config.json"] = write_json(preprocessor)
     if pooling := config.get("pooling_mode"):
         modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
         listed = [

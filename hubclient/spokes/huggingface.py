@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
 from hubclient.architectures.config import normalise
-from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture
+from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UsageError
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
 from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object, write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
 from hubclient.formats.names import shown
+from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers import is_tokenizer_file
-from hubclient.model import Model, Naming, Request, Target, encodings_of, leaf
+from hubclient.model import Model, Naming, Request, Target, display_name, encodings_of, leaf
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
@@ -60,6 +61,7 @@ def left_behind(opened: OpenedCheckpoint) -> Iterator[str]:
     if not opened.path.is_dir():
         return
     taken = {file.path for file in opened.files} | set(opened.sidecars.values())
+    taken.add(opened.path / INDEX)  # mlx-lm writes one even for a single file, which then is all there is
     found = []
     for folder, folders, names in os.walk(opened.path):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
@@ -137,6 +139,13 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     return encoding.name, encoding
 
 
+def parts(model: Model, request: Request) -> tuple[Request, ...]:
+    """One folder holds all parts of a model. UsageError where a part alone is asked for."""
+    if request.only in ("text", "projector"):
+        raise UsageError(f"a folder holds all parts of {display_name(model.opened.path)}; --only {request.only} is for GGUF")
+    return (request,)
+
+
 def main_dtype(encodings: Sequence[Encoding]) -> str:
     """The commonest encoding, for a file name."""
     return Counter(encoding.name for encoding in encodings).most_common(1)[0][0] if encodings else "empty"
@@ -154,7 +163,7 @@ def write(model: Model, request: Request) -> Target:
         encoding = restored(model, array, name) if wanted is None else cast(array, wanted)
         specs.append(TensorSpec(names[name], array.shape, encoding))
         arrays.append(array)
-    losses, sidecars = list(model.losses), {}
+    losses, sidecars = [*model.losses, *model.lacking], {}
     if request.only != "config":
         tokens = tokenizer_files(model)
         sidecars.update(tokens)
@@ -166,7 +175,7 @@ def write(model: Model, request: Request) -> Target:
         sidecars["config.json"] = write_json(written_config(model, specs, wanted))
     if request.only is None:
         sidecars.update(model.files)
-    kept = model.metadata if model.opened.format == "safetensors" else {}
+    kept = model.metadata if model.opened.format in ("safetensors", "mlx") else {}  # both keep it in the same header
     losses += [
         f"metadata {key} has no place in safetensors" for key in model.metadata if key not in kept and key != "general.name"
     ]
@@ -203,6 +212,7 @@ def cast(array: Array, wanted: Encoding) -> Encoding:
 
 
 def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | None) -> dict[str, Any]:
+    """config.json's content for an output of these tensors, all of them of the dtype `wanted` if there is one."""
     if wanted is None or wanted.name not in TORCH_DTYPES or not specs:
         return dict(model.raw_config)
     key = "dtype" if "dtype" in model.raw_config else "torch_dtype"
@@ -210,12 +220,26 @@ def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | Non
 
 
 def normalised(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
+    """config.json's content (`raw`) in one spelling, with how the folder pools; DamagedInput names config.json."""
     try:
         config = normalise(raw, architecture.defaults)
     except DamagedInput as error:
         raise DamagedInput(error.message, file=opened.sidecars["config.json"]) from None
-    pooling = pooling_mode(opened.sidecars)
-    return config if pooling is None else {**config, "pooling_mode": pooling}
+    if (pooling := pooling_mode(opened.sidecars)) is not None:
+        config["pooling_mode"] = pooling
+    if preprocessor := _preprocessor(opened.sidecars):
+        config["preprocessor"] = preprocessor
+    return config
+
+
+def _preprocessor(sidecars: Mapping[str, Path]) -> dict[str, Any]:
+    """How images are prepared: preprocessor_config.json, or the newer processor_config.json where it says more."""
+    found: dict[str, Any] = {}
+    for name, key in (("preprocessor_config.json", "media_proc_cfg"), ("processor_config.json", "image_processor")):
+        content = read_object(sidecars[name]) if name in sidecars else {}
+        inner = content.get(key)
+        found |= {**content, **inner} if isinstance(inner, Mapping) else content
+    return found
 
 
 def pooling_mode(sidecars: Mapping[str, Path]) -> str | None:

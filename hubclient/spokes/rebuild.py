@@ -63,10 +63,16 @@ def rebuild(
     """config.json's content for a normalised config (see `told`), the model's Hugging Face tensors and its main dtype."""
     facts = {key: value for key, fact in architecture.implied.items() if (value := fact.of(shapes)) is not None}
     whole = {**config, **facts, **backward(_TOKEN_IDS, metadata, ""), "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
-    whole.pop("pooling_mode", None)
+    for key in ("pooling_mode", "preprocessor"):
+        whole.pop(key, None)
     if "id2label" in whole:
         whole["label2id"] = {label: int(index) for index, label in whole["id2label"].items()}
-    return {"architectures": [hf_class], "model_type": architecture.model_type, **spell(whole)}
+    said = spell(whole)
+    if architecture.nested:
+        outer = {key: said.pop(key) for key in ("vision_config", "tie_word_embeddings", "torch_dtype") if key in said}
+        said = {"text_config": {"model_type": architecture.nested, **said, **outer}, **outer}
+        said["text_config"].pop("vision_config", None)
+    return {"architectures": [hf_class], "model_type": architecture.model_type, **said}
 
 
 def check_sizes(architecture: Architecture, config: Mapping[str, Any], shapes: Shapes) -> None:

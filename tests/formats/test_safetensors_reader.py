@@ -11,8 +11,9 @@ from reference import REFERENCE
 from safetensors import safe_open
 
 from hubclient.errors import DamagedInput, SourceMissing, UnsupportedFormat, UsageError
-from hubclient.formats.model import Value
+from hubclient.formats.model import TensorSpec, Value
 from hubclient.formats.safetensors import FORMAT, belongs_to_checkpoint, open_folder_without_weights
+from hubclient.formats.safetensors.planes import Stored, split
 
 A, B = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 

@@ -1,0 +1,233 @@
+"""The MLX spoke: a folder as mlx-lm has it; names through the architecture's layout, matrices packed or not.
+
+Which dtype a tensor gets, which matrices are packed and what config.json says are as in `mlx_lm.convert` (mlx_lm/convert.py
+and mlx_lm/utils.py, mlx-lm 0.32). This is the way out; the way in is `mlx_in`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hubclient.architectures.arrays import Array
+from hubclient.architectures.config import difference, spell
+from hubclient.architectures.layouts import Layout, Matching
+from hubclient.architectures.patterns import Pattern, template
+from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
+from hubclient.formats import mlx
+from hubclient.formats.encodings import BF16, F16, F32
+from hubclient.formats.jsonfile import parse_object
+from hubclient.formats.mlx.packing import PACKINGS, Packing, named, write_quantization
+from hubclient.formats.mlx.planes import WEIGHT
+from hubclient.formats.mlx.writer import write_json
+from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
+from hubclient.model import Model, Request, Target, encodings_of
+from hubclient.spokes import carried as own
+from hubclient.spokes import huggingface
+from hubclient.spokes.matching import converted, located, lost, match
+from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
+
+__all__ = ["GROUPS", "choose", "read", "write"]
+
+GROUPS = True
+"""Outputs can be packed in groups of a size that is asked for."""
+
+_FLOATS = (F32, F16, BF16)
+_TORCH_DTYPES = {huggingface.TORCH_DTYPES[dtype.name]: dtype for dtype in _FLOATS}
+_REMOVED = ("_name_or_path", "vision_config")  # as save_config does
+
+
+def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
+    """`--type` for MLX: "auto" is each tensor's own dtype, or that of `torch_dtype`; what is packed stays packed."""
+    if name.lower() == "auto":
+        return _label([_natural(model, array, [key]) for key, array in model.tensors.items()]), None
+    encoding = mlx.FORMAT.encoding(name)
+    return _label([encoding]), encoding
+
+
+def write(model: Model, request: Request) -> Target:
+    """An MLX folder of this model, or its config or tokenizer alone."""
+    if request.only == "tokenizer":
+        return huggingface.write(model, replace(request, type="auto"))
+    label, wanted = choose(model, request.type)
+    layout = layout_of(model.architecture)
+    _check_unpacked(model)
+    matching = located(
+        model.opened, lambda: match(model.architecture, "mlx", model.tensors, "hf", model.config, str(model.opened.path))
+    )
+    if request.only is None and not matching.bound:
+        raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
+    check_sizes(model.opened, model.architecture, model.config, model.tensors)
+    arrays = located(model.opened, lambda: converted(matching, model.tensors, model.config, "hf"))
+    choice = _Choice(model, layout, named(request.type, request.group_size), wanted)
+    if choice.packing is None and request.group_size is not None:
+        raise UsageError(f"--group-size goes with a type such as 4bit; {request.type} has no groups")
+    sources = {name: bound.inputs for bound in matching.bound for name in bound.outputs}
+    specs = tuple(TensorSpec(name, array.shape, choice.encoding(name, array, sources[name])) for name, array in arrays.items())
+    config = _config(model, specs, choice)
+    sidecars, losses = _sidecars(model, request)
+    losses += [f"tensor {name} has no place in MLX" for name in matching.omitted] + lost(matching)
+    metadata, more = _metadata(model, matching, config)
+    if request.only == "config":
+        specs, arrays, metadata, label = (), {}, {}, "config"
+    spec = OutputSpec("model", specs, metadata, {"config.json": write_json(config), **sidecars}, request.max_shard_size)
+    return Target(spec, tuple(arrays.values()), label, losses=(*losses, *more), dropped=matching.dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which encoding each tensor gets: `packing` is asked for, or a dtype (`wanted`), or neither."""
+
+    model: Model
+    layout: Layout
+    packing: Packing | None
+    wanted: Encoding | None
+
+    def encoding(self, name: str, array: Array, sources: Iterable[str]) -> Encoding:
+        """For the tensor of this name, made of these Hugging Face tensors."""
+        dtype = _natural(self.model, array, sources)
+        if dtype.planes and (self.wanted is None or _microscaled(dtype)) and (self.packing or self.wanted is None):
+            return dtype
+        dtype = _plain(dtype)
+        if dtype not in _FLOATS:
+            return dtype
+        if self.packing is None:
+            return self.wanted or dtype
+        packing = self._packing(name, array.shape)
+        return packing.encoding(dtype) if packing else dtype
+
+    def _packing(self, name: str, shape: tuple[int, ...]) -> Packing | None:
+        """How a matrix is packed; None for what mlx-lm leaves alone."""
+        assert self.packing is not None
+        if not name.endswith(WEIGHT) or len(shape) < 2 or shape[-1] % self.packing.group or _any(self.layout.keep, name):
+            return None
+        packing = self.forced(name) or self.packing
+        return packing if shape[-1] % packing.group == 0 else None
+
+    def forced(self, name: str) -> Packing | None:
+        """The packing that the model's class decides for a tensor."""
+        sizes = [size for text, size in self.layout.bits.items() if _any((Pattern.of(text),), name)]
+        return Packing("affine", *sizes[0]) if sizes else None
+
+
+def _natural(model: Model, array: Array, sources: Iterable[str]) -> Encoding:
+    """The encoding of a tensor if nothing is asked for: packed as it is, or its dtype after mlx-lm's cast."""
+    packed = encodings_of(array)
+    if len(packed) == 1 and array.moves_rows and len(array.shape) > 1 and (stored := next(iter(packed))).name in PACKINGS:
+        return stored
+    dtypes = {_plain(huggingface.restored(model, array, source)) for source in sources}
+    dtype = dtypes.pop() if len(dtypes) == 1 else F32
+    return _cast_to(model.raw_config) or dtype if dtype in _FLOATS else dtype
+
+
+def _cast_to(raw: Mapping[str, Any]) -> Encoding | None:
+    """The dtype that mlx-lm casts to: `torch_dtype`, else `text_config.dtype`; a `dtype` at the top is not looked at."""
+    text = raw.get("text_config")
+    stated = raw.get("torch_dtype")
+    if stated is None and isinstance(text, dict):
+        stated = text.get("dtype")
+    return _TORCH_DTYPES.get(stated) if isinstance(stated, str) else None
+
+
+def _plain(encoding: Encoding) -> Encoding:
+    """A packed tensor's dtype once it is unpacked; F32 for what MLX has no type for."""
+    if encoding.name in PACKINGS:
+        return PACKINGS[encoding.name][1] or BF16
+    return F32 if encoding.name == "F64" or not encoding.safetensors else encoding
+
+
+def _microscaled(encoding: Encoding) -> bool:
+    """mlx-lm leaves alone what is packed already; of that we repack what is affine, which others may have asked of it."""
+    return PACKINGS[encoding.name][1] is None
+
+
+def _label(encodings: Iterable[Encoding]) -> str:
+    """The commonest encoding as `--type` names it, for a file name."""
+    common = Counter(encoding.name for encoding in encodings).most_common(1)
+    if not common:
+        return "empty"
+    name = common[0][0]
+    if name not in PACKINGS:
+        return name
+    packing = PACKINGS[name][0]
+    return f"{packing.bits}bit" if packing.mode == "affine" else packing.mode
+
+
+def _any(patterns: Iterable[Pattern], name: str) -> bool:
+    key, digits = template(name)
+    return any(pattern.template == key and pattern.match(digits) is not None for pattern in patterns)
+
+
+def _check_unpacked(model: Model) -> None:
+    quantised = model.raw_config.get("quantization_config")
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+    if method not in (None, "mxfp4"):
+        raise UnsupportedEncoding(
+            f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
+        )
+
+
+def _config(model: Model, specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
+    """config.json as mlx-lm writes it: without what it does not need, with `quantization`, keys sorted."""
+    wanted = choice.wanted if choice.packing is None else None
+    config = huggingface.written_config(model, list(specs), wanted)
+    config = {key: value for key, value in config.items() if key not in (*_REMOVED, *QUANTIZATION)}
+    config.update(_explicit(model))
+    if eos := _generation(model).get("eos_token_id"):
+        config["eos_token_id"] = eos
+    if quantization := _quantization(specs, choice):
+        config.update(dict.fromkeys(QUANTIZATION, quantization))
+    return dict(sorted(config.items()))
+
+
+def _explicit(model: Model) -> dict[str, Any]:
+    """What config.json leaves to Transformers' defaults, or says as Transformers 5 does: mlx-lm has defaults of its own."""
+    raw, config = model.raw_config, model.config
+    if isinstance(raw.get("text_config"), dict):
+        return {}
+    known = (*model.architecture.defaults, "rope_parameters")
+    spelled = spell({key: config[key] for key in known if config.get(key) is not None})
+    return {key: value for key, value in spelled.items() if key not in raw}
+
+
+def _quantization(specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
+    """`quantization`; empty if nothing is packed and nothing was to be."""
+    packed = {spec.name: PACKINGS[spec.encoding.name][0] for spec in specs if spec.encoding.name in PACKINGS}
+    before = Counter(packing for packing in packed.values() if packing.mode != "affine" or choice.packing is None)
+    default = before.most_common(1)[0][0] if before else choice.packing
+    if default is None:
+        return {}
+    modules = {name.removesuffix(WEIGHT): packing for name, packing in packed.items()}
+    return write_quantization(modules, default, (name.removesuffix(WEIGHT) for name in packed if choice.forced(name)))
+
+
+def _generation(model: Model) -> dict[str, Any]:
+    """generation_config.json, whose end-of-text tokens mlx-lm takes for the model's."""
+    name = "generation_config.json"
+    return parse_object(model.files[name], f"{model.opened.path}/{name}") if name in model.files else {}
+
+
+def _sidecars(model: Model, request: Request) -> tuple[dict[str, bytes], list[str]]:
+    """The small files beside config.json, and what was given up until here."""
+    if request.only is not None:
+        return {}, list(model.losses)
+    tokens = huggingface.tokenizer_files(model)
+    losses = list(model.losses) + ([] if tokens else ["tokenizer: the source has none"])
+    return {**tokens, **model.files}, losses
+
+
+def _metadata(model: Model, matching: Matching, config: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
+    """What goes into the header: our own key, with what a reader of this folder alone would get wrong."""
+    if model.opened.format == "gguf":
+        kept, losses = {}, [f"metadata {key} has no place in MLX" for key in model.metadata if key != "general.name"]
+    else:
+        kept, losses = dict(model.metadata), []
+    written = {key: value for key, value in config.items() if key not in QUANTIZATION}
+    names = [name for bound in matching.bound for name in bound.inputs]
+    common, others = own.Carried.split_dtypes({name: model.dtypes[name] for name in names if name in model.dtypes})
+    content = own.Carried(
+        model.architecture.name, model.hf_class, model.naming, difference(model.raw_config, written), common, others
+    )
+    return {**kept, own.CHECKPOINT_KEY: content.store()}, losses
