@@ -9,6 +9,7 @@ from hubclient.architectures.layouts import Layout
 from hubclient.architectures.pairs import (
     Entry,
     Fixed,
+    Flags,
     Following,
     Pair,
     Pairs,
@@ -33,7 +34,7 @@ from hubclient.architectures.primitives import (
     transpose,
     ungroup,
 )
-from hubclient.architectures.rotary import ROPE, Llama3Factors
+from hubclient.architectures.rotary import ROPE, Llama3Factors, Sections
 from hubclient.architectures.tables import block, either, optional, stored_as
 from hubclient.architectures.transforms import Transform, each, identity
 
@@ -44,12 +45,14 @@ __all__ = [
     "Expr",
     "Fact",
     "Fixed",
+    "Flags",
     "Following",
     "Layout",
     "Llama3Factors",
     "Pair",
     "Pairs",
     "Placement",
+    "Sections",
     "Share",
     "Transform",
     "absent",

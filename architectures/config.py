@@ -22,18 +22,20 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Default]) -> dict[s
 
     Nested `text_config` comes to the top, `torch_dtype` becomes `dtype`, all of rope becomes `rope_parameters`
     (Transformers 5), and what the file leaves out comes from `defaults`: a plain default fills an absent key, an
-    expression also one that is null; a pair (plain, expression) gives one for each.
+    expression also one that is null; a pair (plain, expression) gives one for each. Dotted names lead into objects.
     """
     nested = raw.get("text_config")
     config = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
     config.setdefault("dtype", config.get("torch_dtype"))
     split = {key: default if isinstance(default, tuple) else (default, default) for key, default in defaults.items()}
     for key, (plain, _) in split.items():
+        place, last = _inner(config, key)
         if not isinstance(plain, COMPUTED):
-            config.setdefault(key, plain)
+            place.setdefault(last, plain)
     for key, (_, computed) in split.items():
-        if isinstance(computed, COMPUTED) and config.get(key) is None:
-            config[key] = evaluate(computed, config)
+        place, last = _inner(config, key)
+        if isinstance(computed, COMPUTED) and place.get(last) is None:
+            place[last] = evaluate(computed, config)
     if rope := _rope_parameters(config):
         config["rope_parameters"] = rope
     return config
@@ -62,6 +64,16 @@ def restore(rebuilt: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     """The inverse of `difference`."""
     unset = set(changes.get("unset", ()))
     return {key: value for key, value in rebuilt.items() if key not in unset} | dict(changes.get("set", {}))
+
+
+def _inner(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The object that a dotted path leads into, a copy of config.json's own, and the last name of the path."""
+    *parents, last = path.split(".")
+    for name in parents:
+        inner = config.get(name)
+        config[name] = dict(inner) if isinstance(inner, Mapping) else {}
+        config = config[name]
+    return config, last
 
 
 def _same(one: Any, two: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -167,6 +167,17 @@ class Architecture:
     def headless(hf_class: str) -> bool:
         """Whether a class is the bare model, whose tensors are stored without `prefix`: "LlamaModel", not "GPT2LMHeadModel"."""
         return hf_class.endswith("Model") and not hf_class.endswith(("HeadModel", "HeadsModel"))
+
+    def within(self, hf: str = "", **targets: str) -> Architecture:
+        """The same as a part of a larger model: Hugging Face names behind `hf` and a dot, a format's behind `targets`."""
+        begin = f"{hf}." if hf else ""
+        return replace(
+            self,
+            layouts={space: layout.within(hf, targets.get(space, "")) for space, layout in self.layouts.items()},
+            implied={key: replace(fact, name=begin + fact.name) for key, fact in self.implied.items()},
+            shapes={begin + name: sizes for name, sizes in self.shapes.items()},
+            prefix="" if hf else self.prefix,
+        )
 
     def name_in(self, space: str) -> str:
         """What a format calls this architecture."""

@@ -36,6 +36,20 @@ BLOCK = {
     "mlp.c_proj.weight": transpose >> "ffn_down.weight",
     "mlp.c_proj.bias": "ffn_down.bias",
 }
+GGUF = Layout.of(
+    ENDS,
+    block("transformer.h.{i}", "blk.{i}", BLOCK),
+    drop=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),  # causal masks
+)
+MLX = GGUF.following(
+    {name: name.replace("transformer.", "model.") for name in ENDS if name != "lm_head.weight"},
+    block(
+        "transformer.h.{i}",
+        "model.h.{i}",
+        {name: name if isinstance(to, str) else transpose >> name for name, to in BLOCK.items()},
+    ),
+    omit=("lm_head.weight",),  # always tied there
+)
 
 GPT2 = Architecture(
     name="gpt2",
@@ -61,13 +75,7 @@ GPT2 = Architecture(
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
     },
-    layouts={
-        "gguf": Layout.of(
-            ENDS,
-            block("transformer.h.{i}", "blk.{i}", BLOCK),
-            drop=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),  # causal masks
-        )
-    },
+    layouts={"gguf": GGUF, "mlx": MLX},
     implied={
         "tie_word_embeddings": absent("lm_head.weight"),
         "vocab_size": rows_of("transformer.wte.weight"),

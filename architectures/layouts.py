@@ -106,6 +106,28 @@ class Layout:
         dropped = (*own.drop, *(pattern for pattern in self.drop if pattern.text not in taken))
         return replace(own, rules=(*own.rules, *rules.values()), drop=dropped)._indexed()
 
+    def within(self, hf: str = "", target: str = "") -> Layout:
+        """The same under longer names: every Hugging Face name behind `hf`, every target name behind `target` and a dot."""
+
+        def behind(prefix: str, patterns: Iterable[Pattern]) -> tuple[Pattern, ...]:
+            return tuple(Pattern.of(f"{prefix}.{pattern.text}") if prefix else pattern for pattern in patterns)
+
+        rules = tuple(replace(rule, hf=behind(hf, rule.hf), target=behind(target, rule.target)) for rule in self.rules)
+        return replace(
+            self, rules=rules, drop=behind(hf, self.drop), omit=behind(hf, self.omit), keep=behind(target, self.keep),
+            derive={f"{target}.{name}" if target else name: value for name, value in self.derive.items()},
+            bits={f"{target}.{name}" if target else name: value for name, value in self.bits.items()},
+        )._indexed()  # fmt: skip
+
+    def leaving(self, other: Layout) -> Layout:
+        """The same for a format that has no place for the Hugging Face tensors of another part of the model."""
+        return replace(self, omit=(*self.omit, *map(Pattern.of, other.hf_names)), drop=(*self.drop, *other.drop))._indexed()
+
+    @property
+    def hf_names(self) -> tuple[str, ...]:
+        """The patterns of all Hugging Face names that the rules know, and of those that are omitted."""
+        return tuple(pattern.text for rule in self.rules for pattern in rule.hf) + tuple(pattern.text for pattern in self.omit)
+
     @property
     def asks_encodings(self) -> bool:
         """Whether some rules apply to tensors of certain encodings only."""

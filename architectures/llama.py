@@ -48,6 +48,12 @@ BIASES = optional(
         "mlp.down_proj.bias": "ffn_down.bias",
     }
 )
+GGUF = Layout.of(
+    ENDS,
+    block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES),
+    drop=INV_FREQ,
+    derive={"rope_freqs.weight": Llama3Factors("head_dim")},
+)
 
 LLAMA = Architecture(
     name="llama",
@@ -68,14 +74,7 @@ LLAMA = Architecture(
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
     },
-    layouts={
-        "gguf": Layout.of(
-            ENDS,
-            block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES),
-            drop=INV_FREQ,
-            derive={"rope_freqs.weight": Llama3Factors("head_dim")},
-        )
-    },
+    layouts={"gguf": GGUF, "mlx": GGUF.following()},
     implied={**TIED, **BIASED, "mlp_bias": present("model.layers.0.mlp.gate_proj.bias")},
     shapes=SHAPES,
     assumed={"rope_parameters.rope_type": (*ROPE_TYPES, "llama3"), "hidden_act": ("silu", None)},
@@ -101,7 +100,7 @@ MISTRAL = replace(
         "max_position_embeddings": 131072,
         "sliding_window": 4096,
     },
-    layouts={"gguf": replace(LLAMA.layouts["gguf"], name="llama")},
+    layouts={"gguf": replace(GGUF, name="llama"), "mlx": GGUF.following()},
     shapes=SHAPES,
     assumed={**LLAMA.assumed, "sliding_window": (None,)},
     look_alike="llama",

@@ -215,6 +215,28 @@ class Share:
         return {self.hf: stored / size}
 
 
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """A config value of which some cases have a flag each in the metadata, and others none."""
+
+    hf: str
+    flags: Mapping[Any, str]
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The flags."""
+        return tuple(dict.fromkeys(full_key(key, name) for key in self.flags.values()))
+
+    def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
+        """The flag of the value, if it has one."""
+        value = lookup(config, self.hf)
+        found = next((key for case, key in self.flags.items() if case == value), None)
+        return {} if found is None else {full_key(found, name): ("bool", True)}
+
+    def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """The first value whose flag is set."""
+        return next(({self.hf: case} for case, key in self.flags.items() if metadata.get(full_key(key, name)) is True), {})
+
+
 Pairs = tuple[Entry, ...]
 
 

@@ -11,6 +11,7 @@ BIASES = optional(
         "self_attn.v_proj.bias": "attn_v.bias",
     }
 )
+GGUF = Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES), drop=INV_FREQ)
 
 QWEN2 = Architecture(
     name="qwen2",
@@ -31,7 +32,7 @@ QWEN2 = Architecture(
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
     },
-    layouts={"gguf": Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP, BIASES), drop=INV_FREQ)},
+    layouts={"gguf": GGUF, "mlx": GGUF.following()},
     implied=TIED,
     shapes=SHAPES,
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "use_sliding_window": (False, None), "hidden_act": ("silu", None)},

@@ -11,6 +11,7 @@ QK_NORMS = {
     "self_attn.k_norm.weight": "attn_k_norm.weight",
 }
 OUTPUT_BIAS = optional({"self_attn.o_proj.bias": "attn_output.bias"})
+GGUF = Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, QK_NORMS, MLP, BIASES, OUTPUT_BIAS), drop=INV_FREQ)
 
 QWEN3: Architecture = replace(
     QWEN2,
@@ -19,11 +20,7 @@ QWEN3: Architecture = replace(
     model_type="qwen3",
     config=(*DECODER, *HEAD_DIM, POOLING),
     defaults={**QWEN2.defaults, "head_dim": 128},
-    layouts={
-        "gguf": Layout.of(
-            ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, QK_NORMS, MLP, BIASES, OUTPUT_BIAS), drop=INV_FREQ
-        )
-    },
+    layouts={"gguf": GGUF, "mlx": GGUF.following()},
     implied={**TIED, **BIASED},
     shapes={
         **SHAPES,

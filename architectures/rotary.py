@@ -9,7 +9,7 @@ from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.expressions import Expr, evaluate, lookup
-from hubclient.architectures.pairs import Pairs, f32, text, u32
+from hubclient.architectures.pairs import Pairs, f32, full_key, numbers, text, u32
 from hubclient.errors import DamagedInput
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TYPE = "rope_parameters.rope_type"
 _LARGEST_HEAD = 1 << 16
 _LARGEST_NUMBER = 1e30
+_KINDS = 4  # of positions that llama.cpp has room for
 _ROUNDING = 4  # units in the last place
 
 ROPE: Pairs = (
@@ -30,6 +31,36 @@ ROPE: Pairs = (
     f32("rope_parameters.beta_fast", "rope.scaling.yarn_beta_fast", when={_TYPE: ("yarn",)}),
     f32("rope_parameters.beta_slow", "rope.scaling.yarn_beta_slow", when={_TYPE: ("yarn",)}),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """The dimensions that each kind of position (time, height, width) takes of a head, stored as four numbers."""
+
+    hf: str
+    key: str
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The one metadata key."""
+        return (full_key(self.key, name),)
+
+    def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The sections, filled up with zeros."""
+        if lookup(config, self.hf) is None:
+            return {}
+        ((key, (kind, found)),) = numbers(self.hf, self.key).forward(config, name).items()
+        if not 0 < len(found) <= _KINDS:
+            raise DamagedInput(f"config: {self.hf} is {shown(found)} where up to {_KINDS} numbers are needed")
+        return {key: (kind, found + [0] * (_KINDS - len(found)))}
+
+    def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The sections without the zeros at the end."""
+        told = numbers(self.hf, self.key).backward(metadata, name, config)
+        for path, found in told.items():
+            while found and not found[-1]:
+                found.pop()
+            told[path] = found
+        return told
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,22 @@ class Rule:
 
 
 def block(hf: str, target: str, *tables: Table) -> dict[Names, Arrow]:
-    """Tables of one repeated block, their names put behind `hf` and `target` prefixes: "model.layers.{i}", "blk.{i}"."""
+    """Tables of one repeated block, their names put behind `hf` and `target` prefixes: "model.layers.{i}", "blk.{i}".
+
+    An empty prefix leaves the names of its side as they are.
+    """
     result: dict[Names, Arrow] = {}
     for table in tables:
         for names, to in table.items():
             arrow = _arrow(to)
-            key = tuple(f"{hf}.{name}" for name in _tuple(names))
+            key = tuple(_behind(hf, name) for name in _tuple(names))
             choice = arrow.choice and (f"{hf}: {arrow.choice[0]}", arrow.choice[1])  # encoder and decoder choose apart
-            result[key] = replace(arrow, targets=tuple(f"{target}.{name}" for name in arrow.targets), choice=choice)
+            result[key] = replace(arrow, targets=tuple(_behind(target, name) for name in arrow.targets), choice=choice)
     return result
+
+
+def _behind(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
 
 
 def optional(*tables: Table) -> dict[Names, Arrow]:

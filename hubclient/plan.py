@@ -44,10 +44,6 @@ class Place(NamedTuple):
     offset: int
     nbytes: int
 
-    def as_json(self) -> dict[str, int]:
-        """The place as plain data."""
-        return {"file": self.file, "offset": self.offset, "bytes": self.nbytes}
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -88,12 +84,12 @@ class Step:
     @property
     def repacks(self) -> bool:
         """True if stored bits take another order and nothing else, so that blocks become others without being decoded."""
-        own = encodings_of(self.array)
-        if not self.encoding.blocked or len(own) != 1 or not self.array.moves_rows or self._stranded:
+        if not self.encoding.blocked or self._stranded or not self.array.moves_rows:
             return False
         from hubclient.formats.codecs import can_repack
 
-        return can_repack(own.pop(), self.encoding)
+        own = encodings_of(self.array)
+        return len(own) == 1 and can_repack(own.pop(), self.encoding)
 
     @property
     def _stranded(self) -> bool:
@@ -117,19 +113,23 @@ class Step:
 
     def as_json(self) -> dict[str, Any]:
         """The step as plain data; "bytes" are those of the first place, and "places" has all of them if there are several."""
-        inputs = [leaf.ref.name for leaf in self.array.leaves()]
+        refs = [leaf.ref for leaf in ((self.array,) if isinstance(self.array, Leaf) else self.array.leaves())]
+        inputs = [ref.name for ref in refs]
+        file, offset, nbytes = self.places[0]
         told = {
             "name": self.name,
             "shape": list(self.array.shape),
             "encoding": self.encoding.name,
             "from": inputs[0] if len(inputs) == 1 else inputs,
-            "source_encoding": "/".join(sorted({encoding.name for encoding in encodings_of(self.array)})),
+            "source_encoding": "/".join(sorted({ref.encoding.name for ref in refs})),
             "transform": self.array.describe(),
             "fidelity": self.fidelity,
-            **self.places[0].as_json(),
+            "file": file,
+            "offset": offset,
+            "bytes": nbytes,
         }
         if len(self.places) > 1:
-            told["places"] = [place.as_json() for place in self.places]
+            told["places"] = [{"file": file, "offset": offset, "bytes": nbytes} for file, offset, nbytes in self.places]
         return told
 
 

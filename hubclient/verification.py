@@ -28,7 +28,7 @@ from hubclient.tiles import common
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.formats.model import TensorRef
+    from hubclient.formats.model import Encoding, TensorRef
     from hubclient.model import Model, Target
 
     Rows = np.ndarray[Any, Any]
@@ -38,6 +38,7 @@ _TILE = 1 << 20  # elements
 _TILE_ACROSS = 1 << 23  # the same for transposed matrices, of which every tile reads all
 # Keys that name the file, not the model; our own keys; and what an encoding is called.
 _UNCOMPARED = ("general.name", "general.file_type", "general.size_label", "general.quantization_version", "hubclient.", "split.")
+_ENCODED = ("dtype", "torch_dtype", "quantization", "quantization_config")
 # Largest relative rounding of each plain encoding (half a unit in the last place), and its smallest step.
 _RELATIVE = {"F64": 0.0, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 _ABSOLUTE = {"F16": 2.0**-25}
@@ -175,16 +176,30 @@ def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader
     elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16
         blocks = np.abs(want.reshape(-1, encoding.block)).max(axis=1)
         bound = np.repeat(blocks * (0.5 / 127 + 2.0**-11) + 127 * 2.0**-25, encoding.block).reshape(want.shape)
+    elif encoding.name.startswith("AFFINE"):
+        bound = _affine_bound(want, encoding)
     else:
         bound = np.zeros_like(want)
     largest = float(difference.max(initial=0.0))
     return bool(np.all(difference <= bound)) and np.isfinite(largest), largest
 
 
+def _affine_bound(want: Rows, encoding: Encoding) -> Rows:
+    """A step of the group, which one of its ends may be off, and the roundings of scale, bias, product and sum."""
+    import numpy as np
+
+    levels = 2 ** (8 * encoding.planes[0] // encoding.block) - 1
+    groups = want.reshape(-1, encoding.block)
+    step = (groups.max(axis=1) - groups.min(axis=1)) / levels
+    rounding = 6 * np.abs(groups).max(axis=1) * _RELATIVE[encoding.name.rpartition("_")[2]]
+    bound: Rows = np.repeat(step + rounding, encoding.block).reshape(want.shape)
+    return bound
+
+
 def _differences(tested: Checkpoint, target: Target) -> Iterable[str]:
     from hubclient.formats.tokenizers.hf import TOKENIZER_LIMIT
 
-    if tested.format == "gguf":
+    if not tested.host.format(tested.format).folder:  # all is in the one file
         yield from _unequal(_plain(target.spec.metadata), _plain(tested.opened.metadata))
         return
     for name, data in target.spec.sidecars.items():
@@ -224,7 +239,7 @@ def _same_file(one: bytes, two: bytes, name: str) -> bool:
     try:
         want, have = json.loads(one), json.loads(two)
         if name == "config.json" and isinstance(want, dict) and isinstance(have, dict):
-            for key in ("dtype", "torch_dtype"):  # tensors are judged by the encoding they have
+            for key in _ENCODED:  # tensors are judged by the encoding they have
                 want.pop(key, None)
                 have.pop(key, None)
         return bool(want == have)

@@ -14,14 +14,18 @@ from hubclient.plugins.discovery import Announcement, claim_of
 ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hubclient.architectures.llama": (
         "hf.LlamaForCausalLM", "hf.LlamaModel", "hf.MistralForCausalLM", "hf.MistralModel", "gguf.llama",
+        "mlx.llama", "mlx.mistral",
     ),
-    "hubclient.architectures.qwen2": ("hf.Qwen2ForCausalLM", "hf.Qwen2Model", "gguf.qwen2"),
-    "hubclient.architectures.qwen3": ("hf.Qwen3ForCausalLM", "hf.Qwen3Model", "gguf.qwen3"),
+    "hubclient.architectures.qwen2": ("hf.Qwen2ForCausalLM", "hf.Qwen2Model", "gguf.qwen2", "mlx.qwen2"),
+    "hubclient.architectures.qwen3": ("hf.Qwen3ForCausalLM", "hf.Qwen3Model", "gguf.qwen3", "mlx.qwen3"),
     "hubclient.architectures.gemma2": ("hf.Gemma2ForCausalLM", "hf.Gemma2Model", "gguf.gemma2"),
-    "hubclient.architectures.gpt2": ("hf.GPT2LMHeadModel", "hf.GPT2Model", "gguf.gpt2"),
+    "hubclient.architectures.gpt2": ("hf.GPT2LMHeadModel", "hf.GPT2Model", "gguf.gpt2", "mlx.gpt2"),
     "hubclient.architectures.bert": (
         "hf.BertModel", "hf.BertForMaskedLM", "hf.BertForPreTraining", "hf.BertForSequenceClassification", "gguf.bert",
     ),
+    "hubclient.architectures.llava": ("hf.LlavaForConditionalGeneration", "gguf.llama", "mlx.llava", "mmproj.clip"),
+    "hubclient.architectures.mistral3": ("hf.Mistral3ForConditionalGeneration", "gguf.mistral3", "mlx.mistral3", "mmproj.clip"),
+    "hubclient.architectures.qwen2_vl": ("hf.Qwen2VLForConditionalGeneration", "gguf.qwen2vl", "mlx.qwen2_vl", "mmproj.clip"),
 })  # fmt: skip
 
 # In the order in which an unknown path is shown to them.

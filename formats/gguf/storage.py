@@ -5,10 +5,10 @@ The rules and tables of llama.cpp's converter (`prepare_tensors` in conversion/b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from hubclient.formats.encodings import F16, F32
+from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.model import Encoding
 
 QUANTIZATION_VERSION = 2  # general.quantization_version (GGML_QNT_VERSION)
@@ -63,12 +63,20 @@ F16_IF_TERNARY = frozenset({
 
 _QUANTISABLE = (".weight", ".lora_a", ".lora_b")
 
+# experts that were trained in blocks (GPT-OSS) are moved as they are, whatever type is asked for
+MXFP4 = ENCODINGS["MXFP4"]
+_PACKED = ("MXFP4", "MXFP4_PLANES")
+_EXPERTS = "_exps.weight"
 
-def stored_type(name: str, shape: Sequence[int], wanted: Encoding) -> Encoding:
+
+def stored_type(name: str, shape: Sequence[int], wanted: Encoding, source: Encoding | None = None) -> Encoding:
     """The encoding of the tensor `name` (a GGUF name) of row-major `shape` in a file of type `wanted`.
 
     Vectors, norms, and what inference reads as floats stay F32; a row that `wanted` cannot divide falls back to F16.
+    `source` is what the tensor is stored in before, None if it is made of several: packed experts stay packed.
     """
+    if source is not None and source.name in _PACKED and name.endswith(_EXPERTS):
+        return MXFP4
     if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(_QUANTISABLE):
         return F32
     if name.endswith(_F16_OR_F32):
@@ -79,3 +87,9 @@ def stored_type(name: str, shape: Sequence[int], wanted: Encoding) -> Encoding:
     if wanted.name in ("TQ1_0", "TQ2_0") and pattern in F16_IF_TERNARY:
         return F16
     return wanted if shape[-1] % wanted.block == 0 else F16
+
+
+def file_type(wanted: Encoding, stored: Iterable[Encoding]) -> int:
+    """`general.file_type` of a file of type `wanted` whose tensors are `stored` as these."""
+    mixed = wanted in (F32, F16, BF16) and MXFP4 in stored
+    return FILE_TYPES["MXFP4_MOE" if mixed else wanted.name]

@@ -25,11 +25,11 @@ from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
-from hubclient.spokes import huggingface
+from hubclient.spokes import huggingface, projector
 from hubclient.spokes.matching import converted, located, lost, match
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
 
-__all__ = ["GROUPS", "choose", "read", "write"]
+__all__ = ["GROUPS", "choose", "parts", "read", "write"]
 
 GROUPS = True
 """Outputs can be packed in groups of a size that is asked for."""
@@ -47,6 +47,9 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     return _label([encoding]), encoding
 
 
+parts = huggingface.parts  # one folder holds all that MLX has a place for
+
+
 def write(model: Model, request: Request) -> Target:
     """An MLX folder of this model, or its config or tokenizer alone."""
     if request.only == "tokenizer":
@@ -54,13 +57,14 @@ def write(model: Model, request: Request) -> Target:
     label, wanted = choose(model, request.type)
     layout = layout_of(model.architecture)
     _check_unpacked(model)
-    matching = located(
-        model.opened, lambda: match(model.architecture, "mlx", model.tensors, "hf", model.config, str(model.opened.path))
-    )
+    vision = {name for name in projector.split(model)[1] if not layout.knows(name, "hf")}
+    tensors = {name: array for name, array in model.tensors.items() if name not in vision}
+    where = str(model.opened.path)
+    matching = located(model.opened, lambda: match(model.architecture, "mlx", tensors, "hf", model.config, where))
     if request.only is None and not matching.bound:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     check_sizes(model.opened, model.architecture, model.config, model.tensors)
-    arrays = located(model.opened, lambda: converted(matching, model.tensors, model.config, "hf"))
+    arrays = located(model.opened, lambda: converted(matching, tensors, model.config, "hf"))
     choice = _Choice(model, layout, named(request.type, request.group_size), wanted)
     if choice.packing is None and request.group_size is not None:
         raise UsageError(f"--group-size goes with a type such as 4bit; {request.type} has no groups")
@@ -68,7 +72,7 @@ def write(model: Model, request: Request) -> Target:
     specs = tuple(TensorSpec(name, array.shape, choice.encoding(name, array, sources[name])) for name, array in arrays.items())
     config = _config(model, specs, choice)
     sidecars, losses = _sidecars(model, request)
-    losses += [f"tensor {name} has no place in MLX" for name in matching.omitted] + lost(matching)
+    losses += [f"tensor {name} has no place in MLX" for name in (*matching.omitted, *sorted(vision))] + lost(matching)
     metadata, more = _metadata(model, matching, config)
     if request.only == "config":
         specs, arrays, metadata, label = (), {}, {}, "config"
@@ -212,9 +216,9 @@ def _generation(model: Model) -> dict[str, Any]:
 def _sidecars(model: Model, request: Request) -> tuple[dict[str, bytes], list[str]]:
     """The small files beside config.json, and what was given up until here."""
     if request.only is not None:
-        return {}, list(model.losses)
+        return {}, [*model.losses, *model.lacking]
     tokens = huggingface.tokenizer_files(model)
-    losses = list(model.losses) + ([] if tokens else ["tokenizer: the source has none"])
+    losses = [*model.losses, *model.lacking] + ([] if tokens else ["tokenizer: the source has none"])
     return {**tokens, **model.files}, losses
 
 

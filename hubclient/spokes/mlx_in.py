@@ -15,7 +15,7 @@ from hubclient.formats.model import Encoding, OpenedCheckpoint
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Model, Naming, encodings_of, leaf
 from hubclient.spokes import carried as own
-from hubclient.spokes import huggingface, rebuild
+from hubclient.spokes import huggingface, projector, rebuild
 from hubclient.spokes.matching import converted, located, match
 
 if TYPE_CHECKING:
@@ -46,10 +46,17 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         files=huggingface.LazyFiles(
             {name: file for name, file in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}
         ),
-        losses=tuple(huggingface.left_behind(opened)),
+        losses=tuple(huggingface.left_behind(opened)), lacking=_lacking(architecture, tensors),
         metadata={key: value for key, value in opened.metadata.items() if key != "format" and not key.startswith("hubclient.")},
         load_tokenizer=lambda: huggingface.read_tokenizer(opened.sidecars),
     )  # fmt: skip
+
+
+def _lacking(architecture: Architecture, tensors: Mapping[str, Array]) -> tuple[str, ...]:
+    vision = architecture.layouts.get(projector.SPACE)
+    if vision is None or any(vision.knows(name, "hf") and not architecture.layouts["gguf"].knows(name, "hf") for name in tensors):
+        return ()
+    return ("the vision part, which mlx-lm leaves out",)
 
 
 def layout_of(architecture: Architecture) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hubclient.architectures.config import normalise
 from hubclient.architectures.pairs import Fixed, backward, forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UsageError
 from hubclient.formats.gguf import PROJECTOR
@@ -66,10 +67,13 @@ def refuse_alone(opened: OpenedCheckpoint) -> None:
 
 
 def told(architecture: Architecture, companion: OpenedCheckpoint | None) -> dict[str, Any]:
-    """What the vision part's metadata tells of the config."""
+    """What the vision part's metadata tells of the config; sizes of the tower that it has no key for are the usual ones."""
     if companion is None:
         return {}
-    return located(companion, lambda: backward(architecture.projector, companion.metadata, architecture.name_in(SPACE)))
+    found = located(companion, lambda: backward(architecture.projector, companion.metadata, architecture.name_in(SPACE)))
+    usual = {key: value for key, value in architecture.defaults.items() if key.startswith("vision_config.")}
+    found = normalise(found, usual)
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def read(architecture: Architecture, companion: OpenedCheckpoint | None, config: Mapping[str, Any]) -> dict[str, Array]:

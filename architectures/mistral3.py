@@ -1,0 +1,84 @@
+"""Mistral 3: a Pixtral tower, a patch merger and a projector before Mistral.
+
+Source: Transformers `modeling_mistral3`, `modeling_pixtral`; llama.cpp `conversion/llava.py`.
+"""
+
+from dataclasses import replace
+
+from hubclient.architectures import Fixed, Layout, Placement, block, optional, rope, u32
+from hubclient.architectures.llama import MISTRAL
+from hubclient.architectures.llava import PREFIXES
+from hubclient.architectures.vision import ACTIVATION, SIZES, TOWER, VISION
+
+TEXT = MISTRAL.within("language_model", mlx="language_model")
+HEADS = rope("vision_config.num_attention_heads")
+BLOCK = {
+    "attention.q_proj.weight": HEADS >> "attn_q.weight",
+    "attention.k_proj.weight": HEADS >> "attn_k.weight",
+    "attention.v_proj.weight": "attn_v.weight",
+    "attention.o_proj.weight": "attn_out.weight",
+    "attention_norm.weight": "ln1.weight",
+    "ffn_norm.weight": "ln2.weight",
+    "feed_forward.gate_proj.weight": "ffn_gate.weight",
+    "feed_forward.up_proj.weight": "ffn_up.weight",
+    "feed_forward.down_proj.weight": "ffn_down.weight",
+}
+PROJECTOR = {
+    "linear_1.weight": "mm.1.weight",
+    **optional({"linear_1.bias": "mm.1.bias"}),
+    "linear_2.weight": "mm.2.weight",
+    **optional({"linear_2.bias": "mm.2.bias"}),
+    "norm.weight": "mm.input_norm.weight",
+    "patch_merger.merging_layer.weight": "mm.patch_merger.weight",
+}
+MMPROJ = Layout.of(
+    block("multi_modal_projector", "", PROJECTOR),
+    block("vision_tower", "", {"patch_conv.weight": "v.patch_embd.weight", "ln_pre.weight": "v.pre_ln.weight"}),
+    block("vision_tower.transformer.layers.{v}", "v.blk.{v}", BLOCK),
+    name="clip",
+)
+
+MISTRAL3 = replace(
+    TEXT,
+    name="mistral3",
+    hf=("Mistral3ForConditionalGeneration",),
+    model_type="mistral3",
+    nested="mistral",
+    prefixes=PREFIXES,
+    repeats=TOWER,
+    defaults={
+        **TEXT.defaults,
+        "vision_config.hidden_size": 1024,
+        "vision_config.intermediate_size": 4096,
+        "vision_config.num_hidden_layers": 24,
+        "vision_config.num_attention_heads": 16,
+        "vision_config.image_size": 1024,
+        "vision_config.patch_size": 16,
+        "vision_config.hidden_act": "gelu",
+        "spatial_merge_size": 2,
+    },
+    projector=(
+        *VISION,
+        *SIZES,
+        Fixed("vision.attention.layer_norm_epsilon", "f32", 1e-5),  # written into Transformers' modeling_pixtral
+        ACTIVATION,
+        u32("spatial_merge_size", "vision.spatial_merge_size"),
+        Fixed("projector_type", "str", "pixtral"),
+    ),
+    layouts={
+        "gguf": replace(TEXT.layouts["gguf"], name="mistral3"),
+        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="mistral3"),
+        "mmproj": MMPROJ,
+    },
+    assumed={**TEXT.assumed, "vision_config.model_type": ("pixtral", None), "projector_hidden_act": ("gelu", None)},
+    look_alike=None,
+    placement=Placement(
+        "language_model.model.layers.{i}",
+        ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
+        ("language_model.model.norm", "language_model.lm_head"),
+        {"language_model.lm_head": "language_model.model.embed_tokens"},
+        kv_elements=TEXT.placement.kv_elements,
+    ),
+)
+
+ARCHITECTURES = (MISTRAL3,)

@@ -1,0 +1,103 @@
+"""Qwen 2 VL: a tower over pairs of frames and a merger before Qwen 2 with three-part rope.
+
+Source: Transformers `modeling_qwen2_vl`; llama.cpp `conversion/qwenvl.py`.
+"""
+
+from dataclasses import replace
+
+from hubclient.architectures import (
+    ROPE,
+    Fixed,
+    Layout,
+    Placement,
+    Sections,
+    block,
+    concat,
+    each,
+    product,
+    reshape,
+    u32,
+    ungroup,
+)
+from hubclient.architectures.decoder import CONFIG
+from hubclient.architectures.qwen2 import QWEN2
+from hubclient.architectures.vision import VISION
+
+TEXT = QWEN2.within(mlx="language_model")
+WIDTH, COLOURS, PATCH = "vision_config.embed_dim", "vision_config.in_channels", "vision_config.patch_size"
+PLANES = product(WIDTH, COLOURS)  # one image plane per output and colour; a frame pair has two of each
+ROWS = product(PLANES, PATCH)
+FRAME = reshape(of=(ROWS, PATCH), to=(WIDTH, COLOURS, PATCH, PATCH))
+FRAMES = (
+    reshape(of=(WIDTH, COLOURS, 2, PATCH, PATCH), to=(product(2, ROWS), PATCH))
+    >> ungroup(PLANES, PATCH, PATCH)
+    >> ~concat(ROWS, ROWS)
+    >> each(FRAME, FRAME)
+)
+QKV = ~concat(WIDTH, WIDTH, WIDTH)
+BLOCK = {f"attn.qkv.{part}": QKV >> (f"attn_q.{part}", f"attn_k.{part}", f"attn_v.{part}") for part in ("weight", "bias")} | {
+    f"{hf}.{part}": f"{gguf}.{part}"
+    for hf, gguf in {"attn.proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down", "norm1": "ln1", "norm2": "ln2"}.items()
+    for part in ("weight", "bias")
+}
+MERGER = {
+    f"{hf}.{part}": f"{gguf}.{part}"
+    for hf, gguf in {"ln_q": "v.post_ln", "mlp.0": "mm.0", "mlp.2": "mm.2"}.items()
+    for part in ("weight", "bias")
+}
+MMPROJ = Layout.of(
+    {"visual.patch_embed.proj.weight": FRAMES >> ("v.patch_embd.weight", "v.patch_embd.weight.1")},
+    block("visual.merger", "", MERGER),
+    block("visual.blocks.{v}", "v.blk.{v}", BLOCK),
+    name="clip",
+)
+
+QWEN2_VL = replace(
+    TEXT,
+    name="qwen2vl",
+    hf=("Qwen2VLForConditionalGeneration",),
+    model_type="qwen2_vl",
+    nested="qwen2_vl_text",
+    prefixes={"model.language_model.": "model.", "model.visual.": "visual."},
+    repeats={"v": "vision_config.depth"},
+    config=(*CONFIG, Sections("rope_parameters.mrope_section", "rope.dimension_sections"), *ROPE),
+    defaults={
+        **TEXT.defaults,
+        "vision_config.depth": 32,
+        "vision_config.embed_dim": 1280,
+        "vision_config.hidden_size": 3584,
+        "vision_config.num_heads": 16,
+        "vision_config.in_channels": 3,
+        "vision_config.patch_size": 14,
+        "vision_config.image_size": 560,  # what llama.cpp's converter assumes: the tower takes any size
+    },
+    projector=(
+        *VISION,
+        u32("vision_config.embed_dim", "vision.embedding_length"),
+        u32("vision_config.hidden_size", "vision.feed_forward_length"),  # as the converter has it; tensors tell the true one
+        u32("vision_config.depth", "vision.block_count"),
+        u32("vision_config.num_heads", "vision.attention.head_count"),
+        Fixed("vision.attention.layer_norm_epsilon", "f32", 1e-6),
+        Fixed("projector_type", "str", "qwen2vl_merger"),
+    ),
+    layouts={
+        "gguf": TEXT.layouts["gguf"],
+        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="qwen2_vl"),
+        "mmproj": MMPROJ,
+    },
+    assumed={
+        "rope_parameters.rope_type": ("default", "mrope", None),
+        "use_sliding_window": (False, None),
+        "hidden_act": ("silu", None),
+        "vision_config.temporal_patch_size": (2, None),
+    },
+    placement=Placement(
+        "model.layers.{i}",
+        ("visual", "model.embed_tokens"),
+        ("model.norm", "lm_head"),
+        {"lm_head": "model.embed_tokens"},
+        kv_elements=TEXT.placement.kv_elements,
+    ),
+)
+
+ARCHITECTURES = (QWEN2_VL,)
