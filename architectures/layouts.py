@@ -53,7 +53,7 @@ class Layout:
     `drop` are patterns that can be recomputed (masks, inv_freq), on either side; `omit` are Hugging Face tensors that
     the format has no place for; `derive` are target tensors computed from the config. For formats that quantise what
     they find (MLX), `keep` are target patterns of matrices that stay as they are, and `bits` gives others a (bits, group
-    size) of their own.
+    size) of their own; `wide` are patterns of tensors that keep their dtype where all others are cast to one.
     """
 
     rules: tuple[Rule, ...]
@@ -63,6 +63,7 @@ class Layout:
     name: str = ""
     keep: tuple[Pattern, ...] = ()
     bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    wide: tuple[Pattern, ...] = ()
     _index: Mapping[Side, _Index] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -75,11 +76,13 @@ class Layout:
         derive: Mapping[str, Any] | None = None,
         keep: Iterable[str] = (),
         bits: Mapping[str, tuple[int, int]] | None = None,
+        wide: Iterable[str] = (),
     ) -> Layout:
         """Compile tables; ValueError if a name occurs twice on a side or captures do not agree."""
         rules = tuple(rule_of(hf, to) for table in tables for hf, to in table.items())
         dropped, omitted = tuple(map(Pattern.of, drop)), tuple(map(Pattern.of, omit))
-        return cls(rules, dropped, omitted, dict(derive or {}), name, tuple(map(Pattern.of, keep)), dict(bits or {}))._indexed()
+        kept, widened = tuple(map(Pattern.of, keep)), tuple(map(Pattern.of, wide))
+        return cls(rules, dropped, omitted, dict(derive or {}), name, kept, dict(bits or {}), widened)._indexed()
 
     def following(
         self,
@@ -89,12 +92,13 @@ class Layout:
         omit: Iterable[str] = (),
         keep: Iterable[str] = (),
         bits: Mapping[str, tuple[int, int]] | None = None,
+        wide: Iterable[str] = (),
     ) -> Layout:
         """A layout of another format that knows the same Hugging Face tensors: those in no table keep their names.
 
         What this one drops is dropped there too; what it has no place for keeps its name unless `omit` says otherwise.
         """
-        own = Layout.of(*tables, name=name, drop=drop, omit=omit, keep=keep, bits=bits)
+        own = Layout.of(*tables, name=name, drop=drop, omit=omit, keep=keep, bits=bits, wide=wide)
         taken = {pattern.text for rule in own.rules for pattern in rule.hf} | {pattern.text for pattern in (*own.drop, *own.omit)}
         rules = {
             pattern.text: Rule((pattern,), identity, (pattern,), rule.required, rule.choice, rule.stored)
@@ -117,6 +121,7 @@ class Layout:
             self, rules=rules, drop=behind(hf, self.drop), omit=behind(hf, self.omit), keep=behind(target, self.keep),
             derive={f"{target}.{name}" if target else name: value for name, value in self.derive.items()},
             bits={f"{target}.{name}" if target else name: value for name, value in self.bits.items()},
+            wide=behind(target, self.wide),
         )._indexed()  # fmt: skip
 
     def leaving(self, other: Layout) -> Layout:

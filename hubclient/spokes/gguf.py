@@ -17,7 +17,7 @@ from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitectu
 from hubclient.formats import gguf
 from hubclient.formats.codecs import can_encode
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
-from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
+from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, file_type, stored_type
 from hubclient.formats.jsonfile import parse_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.model import Inline, Model, Request, Target, display_name, encodings_of, leaf
@@ -65,9 +65,10 @@ def write(model: Model, request: Request) -> Target:
         raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
     if (quantised := model.raw_config.get("quantization_config")) and model.opened.format != "gguf":
         method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        raise UnsupportedEncoding(
-            f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
-        )
+        if method != "mxfp4":
+            raise UnsupportedEncoding(
+                f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
+            )
     if request.only == "projector":
         return projector.write(model, request, label, wanted)
     layout, (tensors, _) = model.architecture.layouts["gguf"], projector.split(model)
@@ -78,8 +79,8 @@ def write(model: Model, request: Request) -> Target:
     located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
     _check_head(model)
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
-    specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
-    metadata, losses = _described(model, wanted)
+    specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
+    metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
     losses += rebuild.assumption_losses(model.architecture, model.config)
     losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
     losses += lost(matching)
@@ -127,7 +128,13 @@ def _check_head(model: Model) -> None:
         )
 
 
-def _described(model: Model, wanted: Encoding) -> tuple[dict[str, Value], list[str]]:
+def _stored(name: str, array: Array, wanted: Encoding) -> Encoding:
+    """The encoding of a tensor, by its name and what it is made of."""
+    sources = encodings_of(array)
+    return stored_type(name, array.shape, wanted, sources.pop() if len(sources) == 1 and array.moves_rows else None)
+
+
+def _described(model: Model, kind: int) -> tuple[dict[str, Value], list[str]]:
     """The metadata of model and file, and what was given up, beginning with what reading gave up."""
     name, losses = model.architecture.name_in("gguf"), list(model.losses)
     metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
@@ -138,7 +145,7 @@ def _described(model: Model, wanted: Encoding) -> tuple[dict[str, Value], list[s
     metadata["general.name"] = Value("str", display_name(model.opened.path))
     pairs = located(model.opened, lambda: forward(model.architecture.config, model.config, name))
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
-    metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
+    metadata["general.file_type"] = Value("u32", kind)
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
     if model.opened.format == "gguf":
         metadata.update(model.metadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hubclient.architectures.arrays import Array
@@ -25,7 +25,7 @@ from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
-from hubclient.spokes import huggingface, projector
+from hubclient.spokes import huggingface
 from hubclient.spokes.matching import converted, located, lost, match
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
 
@@ -57,14 +57,12 @@ def write(model: Model, request: Request) -> Target:
     label, wanted = choose(model, request.type)
     layout = layout_of(model.architecture)
     _check_unpacked(model)
-    vision = {name for name in projector.split(model)[1] if not layout.knows(name, "hf")}
-    tensors = {name: array for name, array in model.tensors.items() if name not in vision}
     where = str(model.opened.path)
-    matching = located(model.opened, lambda: match(model.architecture, "mlx", tensors, "hf", model.config, where))
+    matching = located(model.opened, lambda: match(model.architecture, "mlx", model.tensors, "hf", model.config, where))
     if request.only is None and not matching.bound:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     check_sizes(model.opened, model.architecture, model.config, model.tensors)
-    arrays = located(model.opened, lambda: converted(matching, tensors, model.config, "hf"))
+    arrays = located(model.opened, lambda: converted(matching, model.tensors, model.config, "hf"))
     choice = _Choice(model, layout, named(request.type, request.group_size), wanted)
     if choice.packing is None and request.group_size is not None:
         raise UsageError(f"--group-size goes with a type such as 4bit; {request.type} has no groups")
@@ -72,7 +70,7 @@ def write(model: Model, request: Request) -> Target:
     specs = tuple(TensorSpec(name, array.shape, choice.encoding(name, array, sources[name])) for name, array in arrays.items())
     config = _config(model, specs, choice)
     sidecars, losses = _sidecars(model, request)
-    losses += [f"tensor {name} has no place in MLX" for name in (*matching.omitted, *sorted(vision))] + lost(matching)
+    losses += [f"tensor {name} has no place in MLX" for name in matching.omitted] + lost(matching)
     metadata, more = _metadata(model, matching, config)
     if request.only == "config":
         specs, arrays, metadata, label = (), {}, {}, "config"
@@ -80,50 +78,63 @@ def write(model: Model, request: Request) -> Target:
     return Target(spec, tuple(arrays.values()), label, losses=(*losses, *more), dropped=matching.dropped)
 
 
-@dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which encoding each tensor gets: `packing` is asked for, or a dtype (`wanted`), or neither."""
+    """Which encoding each tensor gets: a packing is asked for, or a dtype (`wanted`), or neither."""
 
-    model: Model
-    layout: Layout
-    packing: Packing | None
-    wanted: Encoding | None
+    def __init__(self, model: Model, layout: Layout, packing: Packing | None, wanted: Encoding | None) -> None:
+        self._model, self.packing, self.wanted = model, packing, wanted
+        self._keep, self._wide = _Names(layout.keep), _Names(layout.wide)
+        self._forced = [(_Names((Pattern.of(text),)), Packing("affine", *size)) for text, size in layout.bits.items()]
 
     def encoding(self, name: str, array: Array, sources: Iterable[str]) -> Encoding:
         """For the tensor of this name, made of these Hugging Face tensors."""
-        dtype = _natural(self.model, array, sources)
-        if dtype.planes and (self.wanted is None or _microscaled(dtype)) and (self.packing or self.wanted is None):
-            return dtype
-        dtype = _plain(dtype)
-        if dtype not in _FLOATS:
+        natural = _natural(self._model, array, sources, cast=name not in self._wide)
+        if natural.planes and (self.wanted is None or (self.packing is not None and PACKINGS[natural.name][1] is None)):
+            return natural  # what is packed stays so, but of affine matrices others may be made
+        dtype = _plain(natural)
+        if dtype not in _FLOATS or name in self._wide:
             return dtype
         if self.packing is None:
             return self.wanted or dtype
         packing = self._packing(name, array.shape)
         return packing.encoding(dtype) if packing else dtype
 
+    def forced(self, name: str) -> Packing | None:
+        """The packing that the model's class decides for a tensor."""
+        return next((packing for names, packing in self._forced if name in names), None)
+
     def _packing(self, name: str, shape: tuple[int, ...]) -> Packing | None:
         """How a matrix is packed; None for what mlx-lm leaves alone."""
         assert self.packing is not None
-        if not name.endswith(WEIGHT) or len(shape) < 2 or shape[-1] % self.packing.group or _any(self.layout.keep, name):
+        if not name.endswith(WEIGHT) or len(shape) < 2 or shape[-1] % self.packing.group or name in self._keep:
             return None
         packing = self.forced(name) or self.packing
         return packing if shape[-1] % packing.group == 0 else None
 
-    def forced(self, name: str) -> Packing | None:
-        """The packing that the model's class decides for a tensor."""
-        sizes = [size for text, size in self.layout.bits.items() if _any((Pattern.of(text),), name)]
-        return Packing("affine", *sizes[0]) if sizes else None
+
+class _Names:
+    """The names that some patterns cover."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._patterns: dict[str, list[Pattern]] = {}
+        for pattern in patterns:
+            self._patterns.setdefault(pattern.template, []).append(pattern)
+
+    def __contains__(self, name: str) -> bool:
+        if not self._patterns:
+            return False
+        key, digits = template(name)
+        return any(pattern.match(digits) is not None for pattern in self._patterns.get(key, ()))
 
 
-def _natural(model: Model, array: Array, sources: Iterable[str]) -> Encoding:
+def _natural(model: Model, array: Array, sources: Iterable[str], *, cast: bool = True) -> Encoding:
     """The encoding of a tensor if nothing is asked for: packed as it is, or its dtype after mlx-lm's cast."""
     packed = encodings_of(array)
     if len(packed) == 1 and array.moves_rows and len(array.shape) > 1 and (stored := next(iter(packed))).name in PACKINGS:
         return stored
     dtypes = {_plain(huggingface.restored(model, array, source)) for source in sources}
     dtype = dtypes.pop() if len(dtypes) == 1 else F32
-    return _cast_to(model.raw_config) or dtype if dtype in _FLOATS else dtype
+    return (_cast_to(model.raw_config) or dtype) if cast and dtype in _FLOATS else dtype
 
 
 def _cast_to(raw: Mapping[str, Any]) -> Encoding | None:
@@ -142,11 +153,6 @@ def _plain(encoding: Encoding) -> Encoding:
     return F32 if encoding.name == "F64" or not encoding.safetensors else encoding
 
 
-def _microscaled(encoding: Encoding) -> bool:
-    """mlx-lm leaves alone what is packed already; of that we repack what is affine, which others may have asked of it."""
-    return PACKINGS[encoding.name][1] is None
-
-
 def _label(encodings: Iterable[Encoding]) -> str:
     """The commonest encoding as `--type` names it, for a file name."""
     common = Counter(encoding.name for encoding in encodings).most_common(1)
@@ -157,11 +163,6 @@ def _label(encodings: Iterable[Encoding]) -> str:
         return name
     packing = PACKINGS[name][0]
     return f"{packing.bits}bit" if packing.mode == "affine" else packing.mode
-
-
-def _any(patterns: Iterable[Pattern], name: str) -> bool:
-    key, digits = template(name)
-    return any(pattern.template == key and pattern.match(digits) is not None for pattern in patterns)
 
 
 def _check_unpacked(model: Model) -> None:
