@@ -3,14 +3,27 @@
 A family module imports its words from here and is read top to bottom; nothing in this room imports numpy when imported.
 """
 
-from hubclient.architectures.declaration import Architecture, Fact, Placement, absent, columns_of, given, present, rows_of
-from hubclient.architectures.expressions import Expr, by_value, product, ratio, total
+from hubclient.architectures.declaration import (
+    Architecture,
+    Fact,
+    Placement,
+    absent,
+    all_of,
+    columns_of,
+    given,
+    present,
+    rows_of,
+    says,
+)
+from hubclient.architectures.expressions import Expr, by_value, less, product, ratio, rounded_up, total
 from hubclient.architectures.layouts import Layout
+from hubclient.architectures.longrope import LongRopeFactors, LongRopeScale
 from hubclient.architectures.pairs import (
     Entry,
     Fixed,
     Flags,
     Following,
+    Multiple,
     Pair,
     Pairs,
     Share,
@@ -24,6 +37,7 @@ from hubclient.architectures.pairs import (
 )
 from hubclient.architectures.primitives import (
     concat,
+    misread,
     negative_exp,
     reshape,
     rope,
@@ -34,12 +48,14 @@ from hubclient.architectures.primitives import (
     transpose,
     ungroup,
 )
-from hubclient.architectures.rotary import ROPE, Llama3Factors, Sections
-from hubclient.architectures.tables import block, either, optional, stored_as
+from hubclient.architectures.rotary import ROPE, Llama3Factors, Sections, rope_settings
+from hubclient.architectures.schedules import Alternating, Kinds, every, listed, offset_of, others, period_of
+from hubclient.architectures.tables import biased, block, either, optional, stored_as
 from hubclient.architectures.transforms import Transform, each, identity
 
 __all__ = [
     "ROPE",
+    "Alternating",
     "Architecture",
     "Entry",
     "Expr",
@@ -47,8 +63,12 @@ __all__ = [
     "Fixed",
     "Flags",
     "Following",
+    "Kinds",
     "Layout",
     "Llama3Factors",
+    "LongRopeFactors",
+    "LongRopeScale",
+    "Multiple",
     "Pair",
     "Pairs",
     "Placement",
@@ -56,6 +76,8 @@ __all__ = [
     "Share",
     "Transform",
     "absent",
+    "all_of",
+    "biased",
     "block",
     "boolean",
     "by_value",
@@ -64,19 +86,29 @@ __all__ = [
     "concat",
     "each",
     "either",
+    "every",
     "f32",
     "given",
     "identity",
     "labels",
+    "less",
+    "listed",
+    "misread",
     "negative_exp",
     "numbers",
+    "offset_of",
     "optional",
+    "others",
+    "period_of",
     "present",
     "product",
     "ratio",
     "reshape",
     "rope",
+    "rope_settings",
+    "rounded_up",
     "rows_of",
+    "says",
     "shift",
     "skip",
     "squeeze",

@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Architecture, Fixed, Layout, Placement, block, columns_of, f32, labels, present, rows_of, u32
+from hubclient.architectures import Architecture, Fixed, Layout, Placement, all_of, block, columns_of, f32, labels, present
+from hubclient.architectures import rows_of, says, u32
 from hubclient.architectures.qwen2 import POOLING
 
 EMBEDDINGS = {
-    "bert.embeddings.word_embeddings.weight": "token_embd.weight",
-    "bert.embeddings.position_embeddings.weight": "position_embd.weight",
-    "bert.embeddings.token_type_embeddings.weight": "token_types.weight",
-    "bert.embeddings.LayerNorm.weight": "token_embd_norm.weight",
-    "bert.embeddings.LayerNorm.bias": "token_embd_norm.bias",
+    "embeddings.word_embeddings.weight": "token_embd.weight",
+    "embeddings.position_embeddings.weight": "position_embd.weight",
+    "embeddings.token_type_embeddings.weight": "token_types.weight",
+    "embeddings.LayerNorm.weight": "token_embd_norm.weight",
+    "embeddings.LayerNorm.bias": "token_embd_norm.bias",
 }
 BLOCK = {
     f"{hf}.{part}": f"{gguf}.{part}"
@@ -26,7 +27,7 @@ BLOCK = {
     }.items()
     for part in ("weight", "bias")
 }
-ENCODER = (EMBEDDINGS, block("bert.encoder.layer.{i}", "blk.{i}", BLOCK))
+ENCODER = ({f"bert.{hf}": gguf for hf, gguf in EMBEDDINGS.items()}, block("bert.encoder.layer.{i}", "blk.{i}", BLOCK))
 POSITION_IDS = ("bert.embeddings.position_ids",)
 POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
 PRETRAINING = (
@@ -46,65 +47,20 @@ HEAD = {  # llama.cpp applies cls, tanh, cls.output: the classifier and the pool
     "classifier.weight": "cls.output.weight",
     "classifier.bias": "cls.output.bias",
 }
-
-BERT = Architecture(
-    name="bert",
-    hf=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
-    model_type="bert",
-    prefix="bert.",
-    config=(
-        u32("num_hidden_layers", "block_count"),
-        u32("max_position_embeddings", "context_length"),
-        u32("hidden_size", "embedding_length"),
-        u32("intermediate_size", "feed_forward_length"),
-        u32("num_attention_heads", "attention.head_count"),
-        f32("layer_norm_eps", "attention.layer_norm_epsilon"),
-        Fixed("attention.causal", "bool", value=False),
-        u32("type_vocab_size", "tokenizer.ggml.token_type_count"),
-        POOLING,
-    ),
-    defaults={
-        "vocab_size": 30522,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-    },
-    layouts={"gguf": Layout.of(*ENCODER, drop=POSITION_IDS, omit=(*POOLER, *PRETRAINING))},
-    spellings={"gamma": "weight", "beta": "bias"},
-    implied={
-        "vocab_size": rows_of("bert.embeddings.word_embeddings.weight"),
-        "hidden_size": columns_of("bert.embeddings.word_embeddings.weight"),
-        "max_position_embeddings": rows_of("bert.embeddings.position_embeddings.weight"),
-        "type_vocab_size": rows_of("bert.embeddings.token_type_embeddings.weight"),
-        "intermediate_size": rows_of("bert.encoder.layer.0.intermediate.dense.weight"),
-    },
-    shapes={
-        "bert.embeddings.word_embeddings.weight": ("vocab_size", "hidden_size"),
-        "bert.embeddings.position_embeddings.weight": ("max_position_embeddings", "hidden_size"),
-        "bert.embeddings.token_type_embeddings.weight": ("type_vocab_size", "hidden_size"),
-        "bert.encoder.layer.{i}.attention.self.query.weight": ("hidden_size", "hidden_size"),
-        "bert.encoder.layer.{i}.attention.self.key.weight": ("hidden_size", "hidden_size"),
-        "bert.encoder.layer.{i}.attention.self.value.weight": ("hidden_size", "hidden_size"),
-        "bert.encoder.layer.{i}.attention.output.dense.weight": ("hidden_size", "hidden_size"),
-        "bert.encoder.layer.{i}.intermediate.dense.weight": ("intermediate_size", "hidden_size"),
-        "bert.encoder.layer.{i}.output.dense.weight": ("hidden_size", "intermediate_size"),
-    },
-    assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
-    placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
+ENCODING = (Fixed("attention.causal", "bool", value=False), POOLING)
+SIZES = (
+    u32("num_hidden_layers", "block_count"),
+    u32("hidden_size", "embedding_length"),
+    u32("intermediate_size", "feed_forward_length"),
+    u32("num_attention_heads", "attention.head_count"),
+    f32("layer_norm_eps", "attention.layer_norm_epsilon"),
+    u32("type_vocab_size", "tokenizer.ggml.token_type_count"),
 )
-
-BERT_CLASSIFIER = replace(
-    BERT,
-    name="bert-classifier",
-    hf=("BertForSequenceClassification",),
-    config=(*BERT.config, labels("id2label", "classifier.output_labels")),
-    defaults={**BERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
-    layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS)},
-    when=present("classifier.weight"),
-)
-
-ARCHITECTURES = (BERT, BERT_CLASSIFIER)
+LABELS = labels("id2label", "classifier.output_labels")
+IMPLIED = {
+    "vocab_size": rows_of("embeddings.word_embeddings.weight"),
+    "hidden_size": columns_of("embeddings.word_embeddings.weight"),
+    "max_position_embeddings": rows_of("embeddings.position_embeddings.weight"),
+    "type_vocab_size": rows_of("embeddings.token_type_embeddings.weight"),
+    "intermediate_size": rows_of("encoder.layer.0.intermediate.dense.weight"),
+}

@@ -9,32 +9,40 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from reprlib import repr as shown
+from types import MappingProxyType
 from typing import Any
 
-from hubclient.architectures.expressions import COMPUTED, evaluate
+from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
 from hubclient.errors import DamagedInput
 
 Default = Any  # a plain value, or an Expr for a default that follows from other keys
+_MOVED = {"rope_parameters.partial_rotary_factor": "partial_rotary_factor"}  # where Transformers 5 puts a key, and 4 did
 
 
-def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Default]) -> dict[str, Any]:
+def normalise(
+    raw: Mapping[str, Any], defaults: Mapping[str, Default], aliases: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """One spelling for every config.json.
 
     Nested `text_config` comes to the top, `torch_dtype` becomes `dtype`, all of rope becomes `rope_parameters`
     (Transformers 5), and what the file leaves out comes from `defaults`: a plain default fills an absent key, an
-    expression also one that is null; a pair (plain, expression) gives one for each. Dotted names lead into objects.
+    expression also one that is null or "auto"; a pair (plain, expression) gives one for each. Dotted names lead into objects.
+    `aliases` are other spellings that a family knows for a key ({"n_embed": "hidden_size"}), looked at where it is absent.
     """
     nested = raw.get("text_config")
     config = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
     config.setdefault("dtype", config.get("torch_dtype"))
+    for other, key in {**_MOVED, **aliases}.items():
+        if config.get(key) is None and (value := lookup(config, other)) is not None:
+            config[key] = value
     split = {key: default if isinstance(default, tuple) else (default, default) for key, default in defaults.items()}
     for key, (plain, _) in split.items():
-        place, last = _inner(config, key)
+        place, last = inner(config, key)
         if not isinstance(plain, COMPUTED):
             place.setdefault(last, plain)
     for key, (_, computed) in split.items():
-        place, last = _inner(config, key)
-        if isinstance(computed, COMPUTED) and place.get(last) is None:
+        place, last = inner(config, key)
+        if isinstance(computed, COMPUTED) and place.get(last) in (None, "auto"):
             place[last] = evaluate(computed, config)
     if rope := _rope_parameters(config):
         config["rope_parameters"] = rope
@@ -45,13 +53,27 @@ def spell(config: Mapping[str, Any]) -> dict[str, Any]:
     """A normalised config in the spelling that both Transformers 4 and 5 read: `rope_theta`, `rope_scaling`, `torch_dtype`."""
     result = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     rope = dict(config.get("rope_parameters") or {})
+    if "rope_local_base_freq" in config:
+        rope = dict(rope.get("full_attention") or {})
+    if _per_kind(rope):
+        result["rope_parameters"] = rope
+        rope = {}
     if "rope_theta" in rope:
         result["rope_theta"] = rope.pop("rope_theta")
     if rope.get("rope_type", "default") != "default":
-        result["rope_scaling"] = rope
+        result["rope_scaling"] = _older(rope, config)
     if config.get("dtype"):
         result["torch_dtype"] = config["dtype"]
     return result
+
+
+def _older(rope: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_scaling`. For longrope older versions of Transformers want `type` and the two lists, and nothing else."""
+    if rope["rope_type"] != "longrope":
+        return rope
+    original = config.get("original_max_position_embeddings")
+    said = {"rope_type"} | ({"original_max_position_embeddings"} if original is not None else set())
+    return {"type": "longrope", **{key: value for key, value in rope.items() if key not in said}}
 
 
 def difference(original: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +88,7 @@ def restore(rebuilt: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return {key: value for key, value in rebuilt.items() if key not in unset} | dict(changes.get("set", {}))
 
 
-def _inner(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+def inner(config: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
     """The object that a dotted path leads into, a copy of config.json's own, and the last name of the path."""
     *parents, last = path.split(".")
     for name in parents:
@@ -84,16 +106,31 @@ def _rope_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(given, Mapping):
         raise DamagedInput(f"config: rope settings are {shown(given)} where an object is needed")
-    rope = dict(given)
-    if any(isinstance(value, Mapping) for value in rope.values()):
+    rope = {key: value for key, value in given.items() if f"rope_parameters.{key}" not in _MOVED}
+    if (local := config.get("rope_local_base_freq")) is not None:  # Gemma 3: of two kinds, in older files one of them beside
+        sets = rope if _per_kind(rope) else {"full_attention": rope}
+        thetas = {"full_attention": config.get("rope_theta"), "sliding_attention": local}
+        return {kind: _rope_set(sets.get(kind) or {}, config, theta) for kind, theta in thetas.items()}
+    if _per_kind(rope):
         return rope  # one set per kind of layer, left as it is
+    return _rope_set(rope, config, config.get("rope_theta"))
+
+
+def _per_kind(rope: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in rope.values())
+
+
+def _rope_set(given: Mapping[str, Any], config: Mapping[str, Any], theta: Any) -> dict[str, Any]:
+    rope = dict(given)
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))
-    if (theta := config.get("rope_theta")) is not None:
+    if theta is not None:
         rope.setdefault("rope_theta", theta)
     if not rope:
         return {}
     rope.setdefault("rope_type", "default")
+    if rope["rope_type"] == "su":  # what longrope was called at first
+        rope["rope_type"] = "longrope"
     if rope["rope_type"] in ("yarn", "llama3", "longrope"):
         original = config.get("original_max_position_embeddings") or config.get("max_position_embeddings")
         rope.setdefault("original_max_position_embeddings", original)

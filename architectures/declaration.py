@@ -11,31 +11,35 @@ from hubclient.architectures.config import Default
 from hubclient.architectures.expressions import Expr, evaluate
 from hubclient.architectures.layouts import Layout
 from hubclient.architectures.pairs import Pairs
+from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.schedules import Schedule, offset_of, period_of
 from hubclient.errors import DamagedInput
 
-Shapes = Mapping[str, tuple[int, ...]]  # Hugging Face names and shapes of a model's tensors
+# Hugging Face names and shapes of a model's tensors. Where look-alikes are told apart on the way back, also the target's
+# tensors that the layout has no rule for, under their own names, and metadata values by key.
+Shapes = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class present:  # noqa: N801 - reads as a word in the tables
-    """True if the model has this tensor."""
+    """True if the model has this tensor, or any that fits the pattern."""
 
     name: str
 
     def of(self, tensors: Shapes) -> bool:
         """The fact for a model."""
-        return self.name in tensors
+        return _has(tensors, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class absent:  # noqa: N801
-    """True if the model lacks this tensor."""
+    """True if the model lacks this tensor, or any that fits the pattern."""
 
     name: str
 
     def of(self, tensors: Shapes) -> bool:
         """The fact for a model."""
-        return self.name not in tensors
+        return not _has(tensors, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class rows_of:  # noqa: N801
 
     def of(self, tensors: Shapes) -> int | None:
         """The fact for a model."""
-        shape = tensors.get(self.name)
+        shape: tuple[int, ...] | None = tensors.get(self.name)
         return shape[0] if shape else None
 
 
@@ -58,23 +62,59 @@ class columns_of:  # noqa: N801
 
     def of(self, tensors: Shapes) -> int | None:
         """The fact for a model."""
-        shape = tensors.get(self.name)
+        shape: tuple[int, ...] | None = tensors.get(self.name)
         return shape[-1] if shape else None
 
 
 @dataclass(frozen=True, slots=True)
 class given:  # noqa: N801
-    """A value that the config has if the model has this tensor; None says nothing."""
+    """A value that the config has if the model has this tensor, or any that fits the pattern, and the one that it has
+    otherwise; None says nothing.
+    """
 
     name: str
     value: Any
+    otherwise: Any = None
 
     def of(self, tensors: Shapes) -> Any:
         """The fact for a model."""
-        return self.value if self.name in tensors else None
+        return self.value if _has(tensors, self.name) else self.otherwise
 
 
-Fact = present | absent | rows_of | columns_of | given
+@dataclass(frozen=True, slots=True)
+class says:  # noqa: N801
+    """True if the metadata has this value under this key; for telling look-alikes apart."""
+
+    key: str
+    value: Any
+
+    def of(self, tensors: Shapes) -> bool:
+        """The fact for a file."""
+        return bool(tensors.get(self.key) == self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class all_of:  # noqa: N801
+    """True if all these facts hold."""
+
+    facts: tuple[Fact, ...]
+
+    def __init__(self, *facts: Fact) -> None:
+        object.__setattr__(self, "facts", facts)
+
+    def of(self, tensors: Shapes) -> bool:
+        """The fact for a model or file."""
+        return all(fact.of(tensors) for fact in self.facts)
+
+
+def _has(tensors: Shapes, name: str) -> bool:
+    if "{" not in name:
+        return name in tensors
+    wanted = Pattern.of(name).template
+    return any(template(other)[0] == wanted for other in tensors)
+
+
+Fact = present | absent | rows_of | columns_of | given | period_of | offset_of | says | all_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +123,10 @@ class Placement:
 
     `block` is the pattern of a repeated module, `first` and `last` the modules around the blocks, by Hugging Face name.
     `tied` maps a module to the one whose weight it shares. `kv_elements` is the number of cached elements per token and
-    block (keys and values), None for models without a cache; `window` limits the tokens cached, in every
-    `window_every`-th block. `state_elements` is the size of a block's recurrent state, which does not grow with the
-    context. `experts` are patterns of modules within a block that may be offloaded before anything else.
+    block (keys and values), None for models without a cache; `window` names the config key that limits the tokens cached.
+    `state_elements` is the size of a block's recurrent state, which does not grow with the context. `kv_in`, `window_in`
+    and `state_in` say in which blocks, None in all. `experts` are patterns of modules within a block that may be
+    offloaded before anything else.
     """
 
     block: str
@@ -93,9 +134,11 @@ class Placement:
     last: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
     kv_elements: Expr | None = None
+    kv_in: Schedule | None = None
     window: str | None = None
-    window_every: int = 1
+    window_in: Schedule | None = None
     state_elements: Expr | None = None
+    state_in: Schedule | None = None
     experts: tuple[str, ...] = ()
 
 
@@ -125,6 +168,7 @@ class Architecture:
     when          tells look-alikes apart on the way back: this declaration is meant if the fact holds
     look_alike    the name of the declaration that files are read as when nothing tells the two apart
     tokenizer     how the family's tokenizer is stored in GGUF, see hubclient.formats.tokenizers
+    aliases       other spellings of config keys, as old files have them: {"n_embed": "hidden_size"}
     placement     what fits where
     """
 
@@ -148,6 +192,7 @@ class Architecture:
     when: Fact | None = None
     look_alike: str | None = None
     tokenizer: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def claims(self) -> frozenset[str]:
         """The names this declaration answers to, by space: "hf.LlamaForCausalLM", "gguf.llama"."""

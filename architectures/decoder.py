@@ -4,17 +4,19 @@ from collections.abc import Mapping
 
 from hubclient.architectures import ROPE, Expr, Fact, Pairs, absent, columns_of, f32, optional, present, product, rows_of, u32
 
-CONFIG: Pairs = (
+COUNTS: Pairs = (
     u32("num_hidden_layers", "block_count"),
     u32("max_position_embeddings", "context_length"),
     u32("hidden_size", "embedding_length"),
     u32("intermediate_size", "feed_forward_length"),
     u32("num_attention_heads", "attention.head_count"),
     u32("num_key_value_heads", "attention.head_count_kv"),
-    f32("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
 )
+CONFIG: Pairs = (*COUNTS, f32("rms_norm_eps", "attention.layer_norm_rms_epsilon"))
 HEAD_DIM: Pairs = (u32("head_dim", "attention.key_length"), u32("head_dim", "attention.value_length"))
 DECODER: Pairs = (*CONFIG, *ROPE)
+SCALING: Pairs = ROPE[1:]
+UNUSUAL_ROPE: Pairs = (f32("rope_parameters.rope_theta", "rope.freq_base", unless=(10000.0,)), *SCALING)  # as readers assume
 
 ENDS = {
     "model.embed_tokens.weight": "token_embd.weight",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.arrays import Array, Concat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +122,27 @@ class Computed(Array):
 
     def _verb(self) -> str:
         return str(self.operation)
+
+
+def bare(array: Array) -> tuple[Array, tuple[Operation, ...]] | None:
+    """The same array before any operation, and the operations in the order in which they are to be undone.
+
+    None if parts of the array went through different ones.
+    """
+    if isinstance(array, Computed):
+        found = bare(array.part)
+        return found and (found[0], (array.operation, *found[1]))
+    within = [bare(part) for part in array.parts]
+    if not within:
+        return array, ()
+    if any(one is None for one in within) or len({one[1] for one in within if one}) > 1:
+        return None
+    parts = tuple(one[0] for one in within if one)
+    operations = next(one[1] for one in within if one)
+    if not operations:
+        return array, ()
+    field = {"members": parts} if isinstance(array, Concat) else {"part": parts[0]}
+    return replace(array, **field), operations  # type: ignore[type-var]
 
 
 def computed(array: Array, operation: Operation) -> Array:

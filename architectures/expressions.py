@@ -47,6 +47,28 @@ class total:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
+class rounded_up:  # noqa: N801
+    """left / right, rounded up to a whole number."""
+
+    left: Expr
+    right: Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} / {self.right} rounded up"
+
+
+@dataclass(frozen=True, slots=True)
+class less:  # noqa: N801
+    """left - right, which must be positive."""
+
+    left: Expr
+    right: Expr
+
+    def __str__(self) -> str:
+        return f"{self.left} - ({self.right})"
+
+
+@dataclass(frozen=True, slots=True)
 class by_value:  # noqa: N801
     """One expression or another, by the value of a config key: `by_value("num_hidden_layers", {46: a}, b)`."""
 
@@ -58,9 +80,9 @@ class by_value:  # noqa: N801
         return f"by {self.key}"
 
 
-Expr = int | str | product | ratio | total | by_value
+Expr = int | str | product | ratio | total | rounded_up | less | by_value
 _LIMIT = 2**32  # no format stores larger sizes
-COMPUTED = (product, ratio, total, by_value)  # expressions that cannot be mistaken for a plain value
+COMPUTED = (product, ratio, total, rounded_up, less, by_value)  # expressions that cannot be mistaken for a plain value
 
 
 def lookup(config: Mapping[str, Any], path: str) -> Any:
@@ -92,6 +114,13 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
             return whole
         case total():
             return evaluate(expression.left, config) + evaluate(expression.right, config)
+        case rounded_up():
+            return -(-evaluate(expression.left, config) // evaluate(expression.right, config))
+        case less():
+            rest = (left := evaluate(expression.left, config)) - (right := evaluate(expression.right, config))
+            if rest <= 0:
+                raise DamagedInput(f"config: {expression} is {shown(left)} - {shown(right)}, which is not positive")
+            return rest
         case by_value():
             value = lookup(config, expression.key)  # compared rather than looked up: it may be anything
             found = (case for known, case in expression.cases.items() if known == value)

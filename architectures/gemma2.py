@@ -3,7 +3,20 @@
 Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what it takes the query scale to be.
 """
 
-from hubclient.architectures import Architecture, Layout, Placement, block, by_value, f32, product, ratio, shift, u32
+from hubclient.architectures import (
+    Architecture,
+    Layout,
+    Placement,
+    block,
+    by_value,
+    every,
+    f32,
+    listed,
+    product,
+    ratio,
+    shift,
+    u32,
+)
 from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, HIDDEN, INV_FREQ, MLP, SHAPES, SIZES
 
 NORM = shift(1.0)
@@ -17,6 +30,11 @@ NORMS = {
     "pre_feedforward_layernorm.weight": NORM >> "ffn_norm.weight",
     "post_feedforward_layernorm.weight": NORM >> "post_ffw_norm.weight",
 }
+GGUF = Layout.of(
+    ENDS,
+    block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP),
+    drop=(*INV_FREQ, "lm_head.weight"),  # always tied: a stored head repeats the embedding
+)
 
 GEMMA2 = Architecture(
     name="gemma2",
@@ -47,13 +65,7 @@ GEMMA2 = Architecture(
         "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,
     },
-    layouts={
-        "gguf": Layout.of(
-            ENDS,
-            block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP),
-            drop=(*INV_FREQ, "lm_head.weight"),  # always tied: a stored head repeats the embedding
-        )
-    },
+    layouts={"gguf": GGUF, "mlx": GGUF.following()},
     implied=SIZES,
     shapes={
         **SHAPES,
@@ -75,7 +87,7 @@ GEMMA2 = Architecture(
         {"lm_head": "model.embed_tokens"},
         kv_elements=product(2, product("num_key_value_heads", "head_dim")),
         window="sliding_window",
-        window_every=2,
+        window_in=listed("layer_types", "sliding_attention", every(2)),
     ),
 )
 

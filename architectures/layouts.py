@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hubclient.architectures.expressions import evaluate
+from hubclient.architectures.expressions import evaluate, lookup
 from hubclient.architectures.patterns import Captures, Pattern, overlap, template
 from hubclient.architectures.tables import Rule, Side, Table, rule_of
 from hubclient.architectures.transforms import identity
@@ -54,6 +54,8 @@ class Layout:
     the format has no place for; `derive` are target tensors computed from the config. For formats that quantise what
     they find (MLX), `keep` are target patterns of matrices that stay as they are, and `bits` gives others a (bits, group
     size) of their own; `wide` are patterns of tensors that keep their dtype where all others are cast to one.
+    `further` names the config key that counts the blocks of a capture behind those of the model proper (layers that
+    predict further tokens), which the format has no place for. `untyped` files do not say what type most tensors have.
     """
 
     rules: tuple[Rule, ...]
@@ -64,6 +66,8 @@ class Layout:
     keep: tuple[Pattern, ...] = ()
     bits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     wide: tuple[Pattern, ...] = ()
+    further: Mapping[str, str] = field(default_factory=dict)
+    untyped: bool = False
     _index: Mapping[Side, _Index] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -77,12 +81,15 @@ class Layout:
         keep: Iterable[str] = (),
         bits: Mapping[str, tuple[int, int]] | None = None,
         wide: Iterable[str] = (),
+        further: Mapping[str, str] | None = None,
+        untyped: bool = False,
     ) -> Layout:
         """Compile tables; ValueError if a name occurs twice on a side or captures do not agree."""
         rules = tuple(rule_of(hf, to) for table in tables for hf, to in table.items())
         dropped, omitted = tuple(map(Pattern.of, drop)), tuple(map(Pattern.of, omit))
         kept, widened = tuple(map(Pattern.of, keep)), tuple(map(Pattern.of, wide))
-        return cls(rules, dropped, omitted, dict(derive or {}), name, kept, dict(bits or {}), widened)._indexed()
+        more = dict(further or {})
+        return cls(rules, dropped, omitted, dict(derive or {}), name, kept, dict(bits or {}), widened, more, untyped)._indexed()
 
     def following(
         self,
@@ -93,12 +100,16 @@ class Layout:
         keep: Iterable[str] = (),
         bits: Mapping[str, tuple[int, int]] | None = None,
         wide: Iterable[str] = (),
+        further: Mapping[str, str] | None = None,
     ) -> Layout:
         """A layout of another format that knows the same Hugging Face tensors: those in no table keep their names.
 
-        What this one drops is dropped there too; what it has no place for keeps its name unless `omit` says otherwise.
+        What this one drops is dropped there too; what it has no place for keeps its name unless `omit` says otherwise. Lines
+        for names of this layout are optional, or of an alternative, where they are so here.
         """
-        own = Layout.of(*tables, name=name, drop=drop, omit=omit, keep=keep, bits=bits, wide=wide)
+        own = Layout.of(*tables, name=name, drop=drop, omit=omit, keep=keep, bits=bits, wide=wide, further=further)
+        before = {pattern.text: rule for rule in self.rules for pattern in rule.hf}
+        own = replace(own, rules=tuple(_as_in(rule, before.get(rule.hf[0].text, rule)) for rule in own.rules))
         taken = {pattern.text for rule in own.rules for pattern in rule.hf} | {pattern.text for pattern in (*own.drop, *own.omit)}
         rules = {
             pattern.text: Rule((pattern,), identity, (pattern,), rule.required, rule.choice, rule.stored)
@@ -142,6 +153,11 @@ class Layout:
         """Whether any rule, drop or omit covers this name."""
         return self._find(name, side, None) is not None
 
+    def drops(self, name: str) -> bool:
+        """Whether a Hugging Face tensor of this name is left out because it can be recomputed."""
+        found = self._find(name, "hf", None)
+        return found is not None and found[0] == "drop"
+
     def match(
         self,
         names: Iterable[str],
@@ -156,6 +172,7 @@ class Layout:
         is stacked (DamagedInput if it cannot); `encodings` are the names of what each tensor is stored in, for rules that ask.
         """
         groups: _Groups = {}
+        further = self._beyond(counts, {} if config is None else config) if side == "hf" else {}
         other: dict[str, list[str]] = {"drop": [], "omit": [], "unmatched": []}
         for name in names:
             found = self._find(name, side, encodings)
@@ -163,6 +180,8 @@ class Layout:
                 other["unmatched"].append(name)
                 continue
             rule, at, captures = found
+            if further and rule != "drop" and any(number in further.get(capture, ()) for capture, number in captures):
+                rule = "omit"
             if isinstance(rule, str):
                 other[rule].append(name)
                 continue
@@ -172,7 +191,7 @@ class Layout:
             groups.setdefault((rule, captures), {})[at, number] = name
         bound, missing, surplus = [], [], []
         for (rule, captures), given in groups.items():
-            inputs, outputs, lacking, beyond = _bind(rule, captures, given, side, config or {})
+            inputs, outputs, lacking, beyond = _bind(rule, captures, given, side, {} if config is None else config)
             missing += lacking
             surplus += beyond
             if not lacking:
@@ -182,6 +201,11 @@ class Layout:
             tuple(bound), tuple(other["drop"]), tuple(other["omit"]), tuple(other["unmatched"]),
             (*missing, *lacking), (*surplus, *beyond),
         )  # fmt: skip
+
+    def _beyond(self, counts: Mapping[str, int], config: Mapping[str, Any]) -> dict[str, range]:
+        """The numbers of blocks behind those that the config counts, which the format has no place for."""
+        known = ((capture, counts.get(capture, 0), lookup(config, key)) for capture, key in self.further.items())
+        return {capture: range(first, first + more) for capture, first, more in known if first and isinstance(more, int)}
 
     def _held_against(self, groups: _Groups, side: Side, counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
         """Names that required rules lack, block by block, and names of an alternative that is one too many."""
@@ -288,6 +312,18 @@ def _first(rule: Rule, side: Side) -> Pattern:
 def _without(captures: Captures, name: str) -> tuple[Captures, int]:
     """The other captures, and the number of the one called `name`."""
     return tuple(item for item in captures if item[0] != name), dict(captures)[name]
+
+
+def _as_in(rule: Rule, other: Rule) -> Rule:
+    """A rule that is optional, or of an alternative, if the other is."""
+    return replace(rule, required=rule.required and other.required, choice=rule.choice or other.choice)
+
+
+def _as_required(rule: Rule, other: Rule | None) -> Rule:
+    """A rule, required where another layout's rule for the same Hugging Face name is: whether tensors exist is no matter of format."""
+    if other is None:
+        return rule
+    return replace(rule, required=rule.required and other.required, choice=rule.choice or other.choice)
 
 
 def _stored(rule: Rule, name: str, encodings: Mapping[str, str] | None) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from reprlib import repr as shown
 from typing import Any, Protocol
 
-from hubclient.architectures.expressions import Expr, evaluate, lookup
+from hubclient.architectures.expressions import Expr, evaluate, lookup, product
 from hubclient.errors import DamagedInput
 
 Typed = tuple[str, Any]  # (type name, value): the shape of hubclient.formats.model.Value
@@ -48,7 +48,9 @@ class Pair:
 
     `hf` is a dotted path in the normalised config; `key` is relative to the architecture unless it starts with
     "general." or "tokenizer.". `kind` is the metadata type ("labels": an id -> label object as a list of strings).
-    `when` limits writing to configs in which each path has one of the values; `codes` maps config values to stored ones.
+    `when` limits writing to configs in which each path has one of the values; `unless` are values that readers assume, so
+    they are not written; `codes` maps config values to stored ones; `null` is what is stored where the config has
+    nothing, and means nothing on the way back.
     """
 
     hf: str
@@ -56,6 +58,8 @@ class Pair:
     kind: str
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     codes: Mapping[Any, Any] | None = None
+    unless: tuple[Any, ...] = ()
+    null: Any = None
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The one metadata key."""
@@ -63,14 +67,15 @@ class Pair:
 
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The typed value, if this config has something to write here."""
-        known = lookup(config, self.hf) is not None
+        value = lookup(config, self.hf)
+        known = self.null is not None if value is None else value not in self.unless
         applies = known and all(lookup(config, path) in values for path, values in self.when.items())
         return {full_key(self.key, name): self.store(config)} if applies else {}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """The config value, if the metadata has the key."""
         stored = metadata.get(full_key(self.key, name))
-        if stored is None:
+        if stored is None or (self.null is not None and stored == self.null):
             return {}
         _check(self, stored)
         return {self.hf: self.load(stored)}
@@ -78,7 +83,9 @@ class Pair:
     def store(self, config: Mapping[str, Any]) -> Typed:
         """The typed value; DamagedInput if the config's value does not fit."""
         value = lookup(config, self.hf)
-        if self.codes is not None:
+        if value is None:
+            value = self.null
+        elif self.codes is not None:
             if not isinstance(value, str | int) or value not in self.codes:
                 raise DamagedInput(
                     f"config: {self.hf} is {shown(value)}, which has no code; known are {', '.join(map(str, self.codes))}"
@@ -137,11 +144,15 @@ def code(hf: str, key: str, codes: Mapping[Any, int]) -> Pair:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A metadata key that has the same value for every model of the architecture, and says nothing on the way back."""
+    """A metadata key that has the same value for every model of the architecture, and says nothing on the way back.
+
+    `only` refuses files with another value, which would be of another architecture.
+    """
 
     key: str
     kind: str
     value: Any
+    only: bool = False
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The one metadata key."""
@@ -153,6 +164,9 @@ class Fixed:
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Nothing."""
+        stored = metadata.get(full_key(self.key, name), self.value)
+        if self.only and stored != self.value:
+            raise DamagedInput(f"metadata: {self.key} is {shown(stored)} where {name} models have {self.value}")
         return {}
 
 
@@ -216,11 +230,42 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Multiple:
+    """A whole factor in the config, stored as the size that it makes of another one (the inner size of a mixer)."""
+
+    hf: str
+    of: Expr
+    key: str
+
+    def keys(self, name: str) -> tuple[str, ...]:
+        """The one metadata key."""
+        return (full_key(self.key, name),)
+
+    def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
+        """The product."""
+        return {full_key(self.key, name): ("u32", evaluate(product(self.hf, self.of), config))}
+
+    def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The factor."""
+        stored = metadata.get(full_key(self.key, name))
+        if stored is None:
+            return {}
+        size = evaluate(self.of, config)
+        if not isinstance(stored, int) or isinstance(stored, bool) or stored <= 0 or stored % size:
+            raise DamagedInput(f"metadata: {self.key} is {shown(stored)}, which is no multiple of {size} ({self.of})")
+        return {self.hf: stored // size}
+
+
+@dataclass(frozen=True, slots=True)
 class Flags:
-    """A config value of which some cases have a flag each in the metadata, and others none."""
+    """A config value of which some cases have a flag each in the metadata, and others none.
+
+    `otherwise` is the value that no flag means, None if that says nothing.
+    """
 
     hf: str
     flags: Mapping[Any, str]
+    otherwise: Any = None
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The flags."""
@@ -234,7 +279,9 @@ class Flags:
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """The first value whose flag is set."""
-        return next(({self.hf: case} for case, key in self.flags.items() if metadata.get(full_key(key, name)) is True), {})
+        flagged = (case for case, key in self.flags.items() if metadata.get(full_key(key, name)) is True)
+        value = next(flagged, self.otherwise)
+        return {} if value is None else {self.hf: value}
 
 
 Pairs = tuple[Entry, ...]

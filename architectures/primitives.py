@@ -4,6 +4,7 @@ rope concat ungroup stack      move rows, so packed blocks may move undecoded
 transpose squeeze reshape      move elements
 shift negative_exp             compute values
 skip                           leaves rows out
+misread                        changes nothing, but says what readers do differently
 """
 
 from __future__ import annotations
@@ -251,6 +252,26 @@ class skip(Transform):  # noqa: N801
         if isinstance(array, Slice) and array.first == rows and array.part.rows == rows + array.rows:
             return array.part
         return Padded(array, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class misread(Transform):  # noqa: N801
+    """The tensor as it is, where readers of the target do something else with it than the model does."""
+
+    told: str
+
+    @property
+    def loss(self) -> str:
+        """What they do."""
+        return self.told
+
+    def forward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
+        """Unchanged."""
+        return arrays
+
+    def backward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
+        """Unchanged."""
+        return arrays
 
 
 @dataclass(frozen=True, slots=True)

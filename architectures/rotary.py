@@ -21,16 +21,24 @@ _LARGEST_NUMBER = 1e30
 _KINDS = 4  # of positions that llama.cpp has room for
 _ROUNDING = 4  # units in the last place
 
-ROPE: Pairs = (
-    f32("rope_parameters.rope_theta", "rope.freq_base"),
-    text(_TYPE, "rope.scaling.type", when={_TYPE: ("linear", "yarn")}),
-    f32("rope_parameters.factor", "rope.scaling.factor", when={_TYPE: ("linear", "yarn")}),
-    u32("rope_parameters.original_max_position_embeddings", "rope.scaling.original_context_length", when={_TYPE: ("yarn",)}),
-    f32("rope_parameters.extrapolation_factor", "rope.scaling.yarn_ext_factor", when={_TYPE: ("yarn",)}),
-    f32("rope_parameters.attention_factor", "rope.scaling.yarn_attn_factor", when={_TYPE: ("yarn",)}),
-    f32("rope_parameters.beta_fast", "rope.scaling.yarn_beta_fast", when={_TYPE: ("yarn",)}),
-    f32("rope_parameters.beta_slow", "rope.scaling.yarn_beta_slow", when={_TYPE: ("yarn",)}),
-)
+
+def rope_settings(at: str = "rope_parameters") -> Pairs:
+    """Base and scaling of the rope settings at a path of the config, as keys for all blocks."""
+    kind = f"{at}.rope_type"
+    scaled, yarn = {kind: ("linear", "yarn")}, {kind: ("yarn",)}
+    return (
+        f32(f"{at}.rope_theta", "rope.freq_base"),
+        text(kind, "rope.scaling.type", when=scaled),
+        f32(f"{at}.factor", "rope.scaling.factor", when=scaled),
+        u32(f"{at}.original_max_position_embeddings", "rope.scaling.original_context_length", when=yarn),
+        f32(f"{at}.extrapolation_factor", "rope.scaling.yarn_ext_factor", when=yarn),
+        f32(f"{at}.attention_factor", "rope.scaling.yarn_attn_factor", when=yarn),
+        f32(f"{at}.beta_fast", "rope.scaling.yarn_beta_fast", when=yarn),
+        f32(f"{at}.beta_slow", "rope.scaling.yarn_beta_slow", when=yarn),
+    )
+
+
+ROPE = rope_settings()
 
 
 @dataclass(frozen=True, slots=True)

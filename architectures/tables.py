@@ -51,6 +51,15 @@ def _behind(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def biased(modules: Mapping[str, object]) -> dict[Names, Arrow]:
+    """Lines for the weight and the bias of each of these modules, which go the same way."""
+    return {
+        f"{hf}.{part}": replace(_arrow(to), targets=tuple(f"{name}.{part}" for name in _arrow(to).targets))
+        for hf, to in modules.items()
+        for part in ("weight", "bias")
+    }
+
+
 def optional(*tables: Table) -> dict[Names, Arrow]:
     """The same lines, for tensors that a model of the family may lack."""
     return {names: replace(_arrow(to), required=False) for table in tables for names, to in table.items()}

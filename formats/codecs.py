@@ -100,6 +100,24 @@ def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: R
     return result
 
 
+def count_changed(before: Raw, source: Encoding, after: Raw, target: Encoding, columns: int) -> int:
+    """Elements of raw `source` rows that raw `target` rows made of them do not give back bit for bit; NaN equals NaN.
+
+    Both are plain encodings with a codec each way.
+    """
+    if (source.name, target.name) == ("BF16", "F16"):  # what most conversions to float16 are
+        from hubclient.formats import kernels
+
+        return int(kernels.unlike_bf16(_flat(before).view("<u2"), _flat(after).view("<u2")))
+    again = transcode(after, target, source, columns)
+    unit = f"<u{source.block_bytes}"
+    differ = _flat(before).view(unit) != _flat(again).view(unit)
+    if not differ.any():
+        return 0
+    one, two = decode(before, source, columns).reshape(-1), decode(again, source, columns).reshape(-1)
+    return int(np.count_nonzero(differ & ~(np.isnan(one) & np.isnan(two))))
+
+
 def byteswap(raw: Raw, encoding: Encoding, out: Raw | None = None) -> Raw:
     """Little-endian rows from the rows of a big-endian file, or the other way round. Raises UnsupportedEncoding.
 

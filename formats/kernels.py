@@ -76,6 +76,17 @@ def f16_from_bf16(source: Halves, halves: Halves) -> None:
 
 
 @kernel
+def unlike_bf16(source: Halves, halves: Halves) -> int:
+    """How many float16 are not the bfloat16 that they were made of; NaN equals NaN."""
+    count = u32(0)
+    for i in range(source.size):
+        before, after = u32(u32(source[i]) << u32(16)), float_of(halves[i])
+        same = (before == after) | (u32(before & u32(0x7FFFFFFF)) > u32(0x7F800000))
+        count = u32(count + (u32(0) if same else u32(1)))
+    return count
+
+
+@kernel
 def f32_from_f16(halves: Halves, bits: Words) -> None:
     """uint16 [n] to uint32 [n]."""
     for i in range(halves.size):

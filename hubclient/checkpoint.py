@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from hubclient.execute import Progress
+    from hubclient.fidelity import Outcome
     from hubclient.formats.model import OpenedCheckpoint
     from hubclient.model import Model, Target
     from hubclient.plugins import Host
@@ -152,7 +153,8 @@ class Checkpoint:
     ) -> tuple[Path, ...]:
         """Convert; returns the files or folders written. The first options are those of `plan`, the others of `run`."""
         plan = self.plan(out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size)
-        return run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, executor=executor, progress=progress)
+        options = {"jobs": jobs, "max_memory": max_memory, "executor": executor, "progress": progress}
+        return run(plan, strict=strict, force=force, **options).paths  # type: ignore[arg-type]
 
     def _part(self, only: str | None) -> Model:
         if only != "tokenizer":
@@ -212,8 +214,8 @@ def run(
     max_memory: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
-) -> tuple[Path, ...]:
-    """Carry out a plan; returns the files or folders written.
+) -> Outcome:
+    """Carry out a plan; returns the files or folders written, and what became of each tensor's values.
 
     `strict` refuses with Lossy if anything is not carried over. `force` replaces what is already there. `jobs` threads
     share `max_memory` bytes (default 512 MiB), or any `executor` takes the tiles; `progress` is called with bytes done

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubclient.disk import write_rows
 from hubclient.errors import EnvironmentFault, SourceChanged, SourceMissing
+from hubclient.fidelity import Outcome
 from hubclient.formats.model import SourceFile
 from hubclient.outputs import Output, check_space
 from hubclient.plan import Place, Plan, Step
@@ -44,6 +45,7 @@ class _Written(NamedTuple):
     stop: int
     crc: int
     nbytes: int
+    changed: int | None
 
 
 def execute(
@@ -54,8 +56,8 @@ def execute(
     force: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
-) -> tuple[Path, ...]:
-    """Write all outputs of a plan; returns their paths.
+) -> Outcome:
+    """Write all outputs of a plan; returns their paths, and what became of each tensor's values.
 
     `jobs` threads (default: the cores of this machine) share `max_memory` bytes. An interrupted run leaves partial files
     that the same call goes on from. Raises an EnvironmentFault (OutputExists, OutputBusy, NotEnoughSpace, SourceChanged,
@@ -75,12 +77,14 @@ def execute(
             item.sync()
         for item in outputs:
             item.publish()
+        tensors = tuple(item.kept() for item in outputs)
         while outputs:
             outputs.pop().forget()
     finally:
         for item in outputs:
             item.close()
-    return tuple(path for output in plan.outputs for path in ([output.path] if output.folder else output.paths()))
+    paths = tuple(path for output in plan.outputs for path in ([output.path] if output.folder else output.paths()))
+    return Outcome(paths, tensors)
 
 
 def cores() -> int:
@@ -123,7 +127,7 @@ def _run(
         finished, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in finished:
             for written in future.result():
-                outputs[written.output].note(written.step, written.start, written.stop, written.crc)
+                outputs[written.output].note(written.step, written.start, written.stop, written.crc, written.changed)
                 report.add(written.nbytes)
 
     with _workers(executor, jobs) as submit:
@@ -172,10 +176,10 @@ def _write(job: _Job, reader: Reader) -> list[_Written]:
     """One tile, on any thread or process: read, transform, encode and write for every output that wants it."""
     tile, written = job.tile, []
     where = {id(step): (index, paths) for index, step, paths in job.steps}
-    for step, data in work(tile, [step for _, step, _ in job.steps], reader):
+    for step, data, changed in work(tile, [step for _, step, _ in job.steps], reader):
         index, paths = where[id(step)]
         crc = _put(data, step.stretches(tile.start, tile.stop), paths)
-        written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes))
+        written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes, changed))
     return written
 
 

@@ -1,7 +1,7 @@
 """The journal beside an unfinished output: which tiles are written, with a crc32 each, and the lock that one writer holds.
 
     line 1      JSON: fingerprint of the plan, state of each source file
-    line 2...   step first-row last-row-plus-one crc32
+    line 2...   step first-row last-row-plus-one crc32 changed
     last line   "finished": all bytes are synced, what remains is to give the files their names
 
 A tile counts as written only if its bytes still have that crc32 when a run resumes, so neither a torn line nor lost pages
@@ -34,12 +34,13 @@ _UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network fil
 
 
 class Entry(NamedTuple):
-    """Rows [start, stop) of a step, and the crc32 of their bytes."""
+    """Rows [start, stop) of a step, the crc32 of their bytes, and how many elements would not come back (-1: not counted)."""
 
     step: int
     start: int
     stop: int
     crc: int
+    changed: int = -1
 
 
 class Recorded(NamedTuple):
@@ -87,7 +88,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Note a written tile; one system call, so a killed process leaves whole lines or none."""
-        self._append(b"%d %d %d %08x" % entry)
+        self._append(b"%d %d %d %08x %d" % entry)
 
     def finish(self) -> None:
         """Note that all bytes are on the disk; itself on the disk when this returns."""
@@ -129,8 +130,8 @@ if hasattr(os, "register_at_fork"):
 def _entries(lines: list[bytes]) -> Iterator[Entry]:
     for line in lines:
         with contextlib.suppress(ValueError):
-            step, start, stop, crc = line.split()
-            yield Entry(int(step), int(start), int(stop), int(crc, 16))
+            step, start, stop, crc, changed = line.split()
+            yield Entry(int(step), int(start), int(stop), int(crc, 16), int(changed))
 
 
 def _open_locked(path: Path) -> int:

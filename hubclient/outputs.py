@@ -15,6 +15,7 @@ from typing import Any
 
 from hubclient import disk
 from hubclient.errors import NotEnoughSpace, OutputExists, SourceChanged
+from hubclient.fidelity import Kept, kept
 from hubclient.formats.model import SourceFile
 from hubclient.journal import Entry, Journal, Recorded
 from hubclient.plan import OutputPlan, Place, Plan, Step
@@ -33,6 +34,7 @@ class Output:
         self._partials = tuple(self._partial(final) for final in self._finals)
         self._described = {"fingerprint": plan.fingerprint(output), "sources": _states(plan.sources)}
         self._done: _Ranges | None = None  # None: nothing that could be gone on from
+        self._changed: dict[int, int] = {}  # elements that would not come back, by step
         self._renaming = False  # whether a killed run had begun to rename: all bytes are there
         if force and output.folder:
             _check_replaceable(output.path)
@@ -77,9 +79,19 @@ class Output:
         """The partial files that a step's bytes go to: one for each of its places."""
         return tuple(self._partials[place.file] for place in step.places)
 
-    def note(self, step: Step, start: int, stop: int, crc: int) -> None:
-        """Record written rows."""
-        self._journal.add(Entry(step.index, start, stop, crc))
+    def note(self, step: Step, start: int, stop: int, crc: int, changed: int | None) -> None:
+        """Record written rows, and how many of their elements would not come back."""
+        entry = Entry(step.index, start, stop, crc, -1 if changed is None else changed)
+        self._count(entry.step, entry.changed)
+        self._journal.add(entry)
+
+    def kept(self) -> dict[str, Kept]:
+        """What became of each tensor's values, in this run and the ones it goes on from."""
+        return {step.name: kept(step, self._changed.get(step.index)) for step in self.output.steps}
+
+    def _count(self, step: int, changed: int) -> None:
+        if changed >= 0:
+            self._changed[step] = self._changed.get(step, 0) + changed
 
     def sync(self) -> None:
         """Bring all bytes to the disk, and then the word that they are there."""
@@ -148,6 +160,8 @@ class Output:
             self._done = self._verified(recorded.entries)
         elif self._ours:
             self._renaming = recorded.finished and self._is_whole()
+            for entry in recorded.entries if self._renaming else ():
+                self._count(entry.step, entry.changed)
         elif not self._force:
             self._refuse_unfinished(plan, recorded)
 
@@ -191,6 +205,7 @@ class Output:
                 continue
             if self._crc32(steps[entry.step].stretches(entry.start, entry.stop)) == entry.crc:
                 _join(done.setdefault(entry.step, []), entry.start, entry.stop)
+                self._count(entry.step, entry.changed)
         return done
 
     def _crc32(self, stretches: Iterable[Place]) -> int:

@@ -18,9 +18,11 @@ from hubclient.errors import UsageError
 
 if TYPE_CHECKING:
     from hubclient.architectures.arrays import Array
+    from hubclient.architectures.schedules import Schedule
     from hubclient.model import Model
 
 _KV_BYTES = 2  # caches are half precision unless a runtime is told otherwise
+_STATE_BYTES = 4  # llama.cpp keeps recurrent states in float32
 DISK = "disk"
 
 
@@ -105,7 +107,8 @@ def _modules(model: Model, context: int | None) -> tuple[Module, ...]:
     tied = {name: other for name, other in placement.tied.items() if name not in weights and other in weights}
     missing_head = not model.architecture.headless(model.hf_class)
     names = sorted([*weights, *(tied if missing_head else ())], key=lambda name: _rank(name, block, order))
-    found = tuple(Module(name, weights.get(name, 0), _cache(name, model, context, block), tied.get(name)) for name in names)
+    caches = _caches(model, context)
+    found = tuple(Module(name, weights.get(name, 0), _cache(name, block, caches), tied.get(name)) for name in names)
     return tuple(_spelled(module, model) for module in found)
 
 
@@ -127,15 +130,27 @@ def _rank(name: str, block: str, order: Mapping[str, int]) -> tuple[int, int, st
     return order.get(name, order[""] + 1), 0, name
 
 
-def _cache(name: str, model: Model, context: int | None, block: str) -> int:
-    placement = model.architecture.placement
+def _cache(name: str, block: str, caches: Sequence[int]) -> int:
     blank, digits = template(name)
-    if context is None or placement.kv_elements is None or blank != block:
-        return 0
-    window = lookup(model.config, placement.window) if placement.window else None
-    limited = isinstance(window, int) and int(digits[-1]) % placement.window_every == 0
-    tokens = min(context, window) if limited and isinstance(window, int) else context
-    return tokens * evaluate(placement.kv_elements, model.config) * _KV_BYTES
+    number = int(digits[-1]) if blank == block else len(caches)
+    return caches[number] if number < len(caches) else 0
+
+
+def _caches(model: Model, context: int | None) -> list[int]:
+    """What each block keeps besides its weights for so many tokens, in bytes; without a context nothing is counted."""
+    placement, config, blocks = model.architecture.placement, model.config, model.layers
+    if context is None:
+        return []
+
+    def among(schedule: Schedule | None) -> tuple[bool, ...]:
+        return schedule.of(config, blocks) if schedule else (True,) * min(blocks, len(model.tensors))
+
+    window = lookup(config, placement.window) if placement.window else None
+    limit = min(context, window) if isinstance(window, int) and not isinstance(window, bool) else context
+    kv = evaluate(placement.kv_elements, config) * _KV_BYTES if placement.kv_elements is not None else 0
+    state = evaluate(placement.state_elements, config) * _STATE_BYTES if placement.state_elements is not None else 0
+    kinds = zip(among(placement.kv_in), among(placement.window_in), among(placement.state_in), strict=False)
+    return [attends * kv * (limit if windowed else context) + recurs * state for attends, windowed, recurs in kinds]
 
 
 def _nbytes(array: Array) -> int:

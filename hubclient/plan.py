@@ -24,7 +24,7 @@ from hubclient.model import Inline, Target, encodings_of
 
 _SCHEMA = 1
 _WIDER = {
-    "BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",), "Q8_0": ("F32", "F64"),
+    "BF16": ("F32", "F64"), "F16": ("F32", "F64"), "F32": ("F64",),
     "MXFP4": ("BF16", "F32", "F64"), "MXFP4_PLANES": ("BF16", "F32", "F64"), "NVFP4_PLANES": ("BF16", "F32", "F64"),
     "MXFP8_PLANES": ("F32", "F64"),
 }  # fmt: skip
@@ -97,7 +97,10 @@ class Step:
 
     @property
     def fidelity(self) -> str:
-        """What happens to the values: "exact", "computed", "rounded" (to a plain dtype) or "quantised"."""
+        """What may happen to the values: "exact", "computed", "rounded" (to a plain dtype) or "quantised".
+
+        Of the middle two the values decide when they are at hand; see `hubclient.fidelity`.
+        """
         if self.fits:
             return "exact"
         if isinstance(self.array, Leaf) and self.array.ref.encoding == self.encoding:
@@ -107,6 +110,8 @@ class Step:
             return "computed"
         if all(name == self.encoding.name or self.encoding.name in _WIDER.get(name, ()) for name in own):
             return "exact"
+        if self.encoding.name in ("F32", "F64") and all(ENCODINGS[name].blocked for name in own):
+            return "exact"  # blocks are unpacked in float32
         if self.repacks:
             return "exact"
         return "quantised" if self.encoding.blocked else "rounded"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
+from hubclient.fidelity import Check
 from hubclient.formats import codecs
 from hubclient.model import Inline, encodings_of
 from hubclient.plan import OutputPlan, Step
@@ -69,8 +70,16 @@ def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
         yield Tile(group, start, min(start + rows, array.rows))
 
 
-def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows]]:
-    """The bytes of a tile for each of these steps (of its group): uint8 of shape (rows, row bytes)."""
+def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows, int | None]]:
+    """For each of these steps (of the tile's group) its bytes, uint8 of shape (rows, row bytes), and how many elements
+    would not come back from them; None where that is not counted.
+    """
+    for step, data in _encoded(tile, steps, reader):
+        check = Check(step)
+        yield step, data, check.changed(tile.start, tile.stop, data, reader) if check.applies else None
+
+
+def _encoded(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows]]:
     array = tile.group.array
     source = common(array)
     native = reader_rows = None

@@ -18,14 +18,43 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
     "hubclient.architectures.qwen2": ("hf.Qwen2ForCausalLM", "hf.Qwen2Model", "gguf.qwen2", "mlx.qwen2"),
     "hubclient.architectures.qwen3": ("hf.Qwen3ForCausalLM", "hf.Qwen3Model", "gguf.qwen3", "mlx.qwen3"),
-    "hubclient.architectures.gemma2": ("hf.Gemma2ForCausalLM", "hf.Gemma2Model", "gguf.gemma2"),
+    "hubclient.architectures.gemma": ("hf.GemmaForCausalLM", "hf.GemmaModel", "gguf.gemma", "mlx.gemma"),
+    "hubclient.architectures.gemma2": ("hf.Gemma2ForCausalLM", "hf.Gemma2Model", "gguf.gemma2", "mlx.gemma2"),
+    "hubclient.architectures.gemma3": ("hf.Gemma3ForCausalLM", "gguf.gemma3", "mlx.gemma3_text"),
+    "hubclient.architectures.jamba": ("hf.JambaForCausalLM", "hf.JambaModel", "gguf.jamba", "mlx.jamba"),
+    "hubclient.architectures.mamba": ("hf.MambaForCausalLM", "hf.MambaModel", "gguf.mamba", "mlx.mamba"),
+    "hubclient.architectures.mamba2": ("hf.Mamba2ForCausalLM", "hf.Mamba2Model", "gguf.mamba2", "mlx.mamba2"),
+    "hubclient.architectures.phi3": ("hf.Phi3ForCausalLM", "hf.Phi3Model", "gguf.phi3", "mlx.phi3"),
     "hubclient.architectures.gpt2": ("hf.GPT2LMHeadModel", "hf.GPT2Model", "gguf.gpt2", "mlx.gpt2"),
+    "hubclient.architectures.falcon": ("hf.FalconForCausalLM", "hf.FalconModel", "gguf.falcon"),
+    "hubclient.architectures.bloom": ("hf.BloomForCausalLM", "hf.BloomModel", "gguf.bloom"),
+    "hubclient.architectures.stablelm": ("hf.StableLmForCausalLM", "hf.StableLmModel", "gguf.stablelm", "mlx.stablelm"),
+    "hubclient.architectures.olmo2": ("hf.Olmo2ForCausalLM", "hf.Olmo2Model", "gguf.olmo2", "mlx.olmo2"),
+    "hubclient.architectures.starcoder2": ("hf.Starcoder2ForCausalLM", "hf.Starcoder2Model", "gguf.starcoder2", "mlx.starcoder2"),
+    "hubclient.architectures.gpt_neox": ("hf.GPTNeoXForCausalLM", "hf.GPTNeoXModel", "gguf.gptneox", "mlx.gpt_neox"),
     "hubclient.architectures.bert": (
         "hf.BertModel", "hf.BertForMaskedLM", "hf.BertForPreTraining", "hf.BertForSequenceClassification", "gguf.bert",
     ),
     "hubclient.architectures.llava": ("hf.LlavaForConditionalGeneration", "gguf.llama", "mlx.llava", "mmproj.clip"),
     "hubclient.architectures.mistral3": ("hf.Mistral3ForConditionalGeneration", "gguf.mistral3", "mlx.mistral3", "mmproj.clip"),
     "hubclient.architectures.qwen2_vl": ("hf.Qwen2VLForConditionalGeneration", "gguf.qwen2vl", "mlx.qwen2_vl", "mmproj.clip"),
+    "hubclient.architectures.mixtral": ("hf.MixtralForCausalLM", "hf.MixtralModel", "gguf.llama", "mlx.mixtral"),
+    "hubclient.architectures.qwen_moe": (
+        "hf.Qwen2MoeForCausalLM", "hf.Qwen2MoeModel", "gguf.qwen2moe", "mlx.qwen2_moe",
+        "hf.Qwen3MoeForCausalLM", "hf.Qwen3MoeModel", "gguf.qwen3moe", "mlx.qwen3_moe",
+    ),
+    "hubclient.architectures.deepseek_v2": ("hf.DeepseekV2ForCausalLM", "hf.DeepseekV2Model", "gguf.deepseek2", "mlx.deepseek_v2"),
+    "hubclient.architectures.deepseek_v3": ("hf.DeepseekV3ForCausalLM", "hf.DeepseekV3Model", "gguf.deepseek2", "mlx.deepseek_v3"),
+    "hubclient.architectures.gpt_oss": ("hf.GptOssForCausalLM", "hf.GptOssModel", "gguf.gpt-oss", "mlx.gpt_oss"),
+    "hubclient.architectures.t5": (
+        "hf.T5ForConditionalGeneration", "hf.T5Model", "hf.T5WithLMHeadModel", "hf.T5EncoderModel", "gguf.t5", "gguf.t5encoder",
+    ),
+    "hubclient.architectures.mt5": (
+        "hf.MT5ForConditionalGeneration", "hf.MT5Model", "hf.MT5EncoderModel", "gguf.t5", "gguf.t5encoder",
+    ),
+    "hubclient.architectures.umt5": (
+        "hf.UMT5ForConditionalGeneration", "hf.UMT5Model", "hf.UMT5EncoderModel", "gguf.t5", "gguf.t5encoder",
+    ),
 })  # fmt: skip
 
 # In the order in which an unknown path is shown to them.

@@ -24,6 +24,7 @@ from hubclient.formats.model import OutputSpec, TensorSpec
 FOLDER = REFERENCE / "golden" if REFERENCE else DATA / "golden"
 FOREIGN = (*([REFERENCE / "foreign"] if REFERENCE else []), DATA / "gguf")
 TYPES = ("f32", "auto", "q8_0")
+VARIANTS = {"fp": "auto", "q4": "4bit"}  # mlx-lm's outputs, and our types for them
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "llama": (
@@ -35,7 +36,16 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "qwen3": ("qwen3", "qwen3_yarn", "qwen3_embedding"),
     "gemma2": ("gemma2",),
     "gpt2": ("gpt2", "gpt2_mask_buffers", "gpt2_prefixed"),
+    "falcon": ("falcon",),
+    "stablelm": ("stablelm_qknorm",),
+    "olmo2": ("olmo2",),
+    "starcoder2": ("starcoder2",),
+    "gpt_neox": ("gpt_neox",),
     "bert": ("bert", "bert_cls"),
+    "mixtral": ("mixtral",),
+    "qwen_moe": ("qwen2_moe", "qwen3_moe"),
+    "deepseek": ("deepseek_v2_lite", "deepseek_v3"),
+    "gpt_oss": ("gpt_oss_mxfp4",),
 }  # fmt: skip
 
 # Where we write something else than the reference, as lines of compare.py, and why.
@@ -149,8 +159,27 @@ class Workshop:
             without_our_keys(self.gguf(golden, kind), path)
         return path
 
+    def mlx(self, golden: Golden, variant: str) -> Path:
+        """The golden's checkpoint as an MLX folder."""
+        path = self.folder / f"{golden.name}-{variant}-mlx"
+        if not path.exists():
+            group = golden.record["mlx"].get(variant, {}).get("quantize", {}).get("group_size")
+            Checkpoint.from_pretrained(golden.checkpoint).save_pretrained(
+                path, format="mlx", type=VARIANTS[variant], group_size=group
+            )
+        return path
+
+    def stripped_mlx(self, golden: Golden, variant: str) -> Path:
+        """The same without any key of our own, as if somebody else had written it."""
+        path = self.folder / f"{golden.name}-{variant}-mlx-stripped"
+        if not path.exists():
+            copy(self.mlx(golden, variant), path)
+            for file in path.glob("*.safetensors"):
+                without_our_key(file)
+        return path
+
     def back(self, gguf: Path) -> Path:
-        """A GGUF as a folder of safetensors."""
+        """A GGUF, or an MLX folder, as a folder of safetensors."""
         path = self.folder / f"{gguf.stem}-back"
         if not path.exists():
             Checkpoint.from_pretrained(gguf).save_pretrained(path)
@@ -178,6 +207,17 @@ def without_our_keys(source: Path, target: Path, *, sparse: bool = False) -> Non
                 output.write(data.read(place.nbytes))
 
 
+def without_our_key(path: Path) -> None:
+    """Take the keys under `hubclient.` out of a safetensors file's header."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    kept = {key: text for key, text in header["__metadata__"].items() if not key.startswith("hubclient.")}
+    assert len(kept) < len(header["__metadata__"])
+    text = json.dumps({**header, "__metadata__": kept}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+
+
 # Judging by the reference's own rules
 
 
@@ -198,6 +238,19 @@ def differences(golden: Golden, output: Path, kind: str) -> dict[str, list[str]]
     found = rules.compare_tensors(record["tensors"], file.tensor_records(), None, "type")
     found.update(rules.compare_kv(record["kv"], file.kv))
     return {what: lines for what, lines in found.items() if lines and what != "kv_cosmetic"}
+
+
+def mlx_differences(golden: Golden, folder: Path, variant: str) -> dict[str, list[str]]:
+    """How an MLX folder differs from what mlx-lm writes; empty if not at all."""
+    rules, record = judge(), golden.record["mlx"][variant]
+    found = rules.compare_tensors(record["tensors"], list(rules.read_safetensors_dir(str(folder)).values()), None, "dtype")
+    want, config = rules.flat(record["config_added"]), json.loads((folder / "config.json").read_text())
+    have = rules.flat(config)
+    found["config"] = [f"{key} is not {value!r}" for key, value in want.items() if have.get(key) != value]
+    found["config"] += [f"{key} is there" for key in record["config_removed"] if key in config]
+    packed = rules.flat({"quantization": config.get("quantization", {})})
+    found["config"] += [f"{key} is there" for key in packed if key not in want]
+    return {what: lines for what, lines in found.items() if lines}
 
 
 def unexplained(golden: Golden, found: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -46,8 +46,8 @@ def split(tensor: TensorSpec) -> tuple[Stored, Stored]:
 def join(tensors: Mapping[str, TensorRef]) -> dict[str, TensorRef]:
     """The tensors with each pair of blocks and scales as one, in the place of the blocks.
 
-    Only what looks like the blocks of a matrix counts: the name, U8, three axes or more, rows of sixteen. DamagedInput if such a tensor has no scales, or not
-    as many as it has blocks.
+    Only what looks like the blocks of a matrix counts: the name, U8, three axes or more, rows of sixteen. DamagedInput if
+    such a tensor has no scales, or not as many as it has blocks.
     """
     blocks = {name for name, ref in tensors.items() if name.endswith(BLOCKS) and _are_blocks(ref)}
     if not blocks:

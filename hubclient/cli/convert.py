@@ -9,6 +9,9 @@ import click
 from hubclient.cli.options import SIZE, as_json, console, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hubclient.fidelity import Kept
     from hubclient.plan import OutputPlan, Plan
 
 
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 )
 @click.option("--group-size", type=click.INT, help="How many numbers share a scale in MLX's types: 32, 64 (default) or 128.")
 @click.option("--only", type=click.Choice(["tokenizer", "config", "text", "projector"]), help="Convert only this part.")
-@click.option("--projector", metavar="GGUF", help="The file with SOURCE's vision part; mmproj-SOURCE beside it is found by itself.")
+@click.option(
+    "--projector", metavar="GGUF", help="The file with SOURCE's vision part; mmproj-SOURCE beside it is found by itself."
+)
 @click.option("--pre", metavar="NAME", help="Name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised.")
 @click.option("--max-shard-size", type=SIZE, help="Split the weights over files of at most this size, such as 5GB.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads; by default one per core.")
@@ -67,24 +72,23 @@ def convert(
         print_json(plan.as_json()) if as_json else _print_plan(plan)
         ctx.exit(1 if strict and plan.losses else 0)
     with progress_bar("converting") as progress:
-        written = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress)
+        outcome = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress)
     if as_json:
-        paths, outputs = list(map(str, written)), list(map(_told, plan.outputs))
-        print_json({"written": paths, "outputs": outputs, "losses": list(plan.losses)})
+        outputs = [_told(output, tensors) for output, tensors in zip(plan.outputs, outcome.tensors, strict=True)]
+        print_json({"written": list(map(str, outcome.paths)), "outputs": outputs, "losses": list(plan.losses)})
     else:
-        _print_result(plan)
+        _print_result(plan, [outcome.counts(index) for index in range(len(plan.outputs))])
 
 
-def _told(output: OutputPlan) -> dict[str, Any]:
+def _told(output: OutputPlan, tensors: Mapping[str, Kept]) -> dict[str, Any]:
     lists = {"losses": list(output.losses), "dropped": list(output.dropped)}
-    return {"path": str(output.path), "type": output.type, "bytes": output.size, **lists}
+    values = {name: kept.as_json() for name, kept in tensors.items()}
+    return {"path": str(output.path), "type": output.type, "bytes": output.size, **lists, "tensors": values}
 
 
-def _print_result(plan: Plan) -> None:
-    from hubclient.plan import fidelities
-
-    for output in plan.outputs:
-        counts = ", ".join(f"{count} {kind}" for kind, count in fidelities(output).items())
+def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
+    for output, fidelities in zip(plan.outputs, found, strict=True):
+        counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
         click.echo(f"{output.path}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
     for loss in plan.losses:
         click.echo(printable(f"not carried over: {loss}"), err=True)
@@ -93,6 +97,8 @@ def _print_result(plan: Plan) -> None:
 def _print_plan(plan: Plan) -> None:
     from rich.table import Table
 
+    from hubclient.plan import fidelities
+
     for output in plan.outputs:
         table = Table(title=printable(f"{output.path} ({output.type}, {human(output.size)})"), title_justify="left")
         for column in ("tensor", "shape", "encoding", "from", "transform", "values"):
@@ -100,7 +106,7 @@ def _print_plan(plan: Plan) -> None:
         for step in output.steps:
             table.add_row(*map(printable, _row(step.as_json())))
         console().print(table)
-    _print_result(plan)
+    _print_result(plan, list(map(fidelities, plan.outputs)))
 
 
 def _row(told: dict[str, Any]) -> list[str]:

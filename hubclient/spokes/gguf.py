@@ -77,7 +77,7 @@ def write(model: Model, request: Request) -> Target:
     )
     located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
     located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
-    _check_head(model)
+    check_head(model)
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
@@ -117,7 +117,7 @@ def _derived(layout: Layout, model: Model) -> dict[str, Array]:
     return arrays
 
 
-def _check_head(model: Model) -> None:
+def check_head(model: Model) -> None:
     """An untied head must be there."""
     facts, path = model.architecture.implied, model.opened.path
     untied = model.config.get("tie_word_embeddings") is False and not model.architecture.headless(model.hf_class)
@@ -145,7 +145,8 @@ def _described(model: Model, kind: int) -> tuple[dict[str, Value], list[str]]:
     metadata["general.name"] = Value("str", display_name(model.opened.path))
     pairs = located(model.opened, lambda: forward(model.architecture.config, model.config, name))
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
-    metadata["general.file_type"] = Value("u32", kind)
+    if not model.architecture.layouts["gguf"].untyped:
+        metadata["general.file_type"] = Value("u32", kind)
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
     if model.opened.format == "gguf":
         metadata.update(model.metadata)

@@ -55,7 +55,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     )
     if carried:
         raw, losses = restore(raw, carried.config), []
-    whole = located(opened, lambda: normalise(raw, architecture.defaults))
+    whole = located(opened, lambda: normalise(raw, architecture.defaults, architecture.aliases))
     aside = {key: value for key, value in {**config, **vision_config}.items() if key in _ASIDE}
     files = dict(carried.files) if carried else located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))
     naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
@@ -148,9 +148,11 @@ class _Anything(Mapping[str, Any]):
         return 0
 
 
-def _names(architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, tuple[int, ...]]:
+def _names(architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
+    """What a fact that tells look-alikes apart may look at."""
     matching = architecture.layouts["gguf"].match(opened.tensors, "target", {}, _Anything())
-    return {name: () for bound in matching.bound for name in bound.outputs}
+    tensors = [*matching.unmatched, *(name for bound in matching.bound for name in bound.outputs)]
+    return {**{key: value.value for key, value in opened.metadata.items()}, **dict.fromkeys(tensors, ())}
 
 
 def _usual_class(architecture: Architecture, config: Mapping[str, Any]) -> str:

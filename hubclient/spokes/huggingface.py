@@ -82,8 +82,9 @@ def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architect
     if classes:
         return host.architectures("hf", classes[0])[0], classes[0]
     model_type = raw.get("model_type")
-    found = [item for item in host.all_architectures() if item.model_type == model_type and item.when is None]
-    if len(found) != 1:
+    found = [item for item in host.all_architectures() if item.model_type == model_type]
+    found = [item for item in found if item.when is None] or found[:1]
+    if not found:
         raise UnsupportedArchitecture(
             f"{path}: names no architecture, and model_type {model_type!r} is not known here", str(model_type)
         )
@@ -108,9 +109,12 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
             older.add(last)
             name = f"{head}.{architecture.spellings[last]}"
         other = next((old for old in architecture.prefixes if name.startswith(old)), None)
-        if other is not None and not known(name):
-            begun.add(other)
-            name = architecture.prefixes[other] + name.removeprefix(other)
+        if other is not None:
+            renamed = architecture.prefixes[other] + name.removeprefix(other)
+            repeated = renamed in opened.tensors or renamed in tensors
+            if not known(name) or (not repeated and any(layout.drops(name) for layout in architecture.layouts.values())):
+                begun.add(other)
+                name = renamed
         if prefix and not name.startswith(prefix) and not known(name) and known(prefix + name):
             bare, name = True, prefix + name
         if name in tensors:
@@ -222,7 +226,7 @@ def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | Non
 def normalised(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:
     """config.json's content (`raw`) in one spelling, with how the folder pools; DamagedInput names config.json."""
     try:
-        config = normalise(raw, architecture.defaults)
+        config = normalise(raw, architecture.defaults, architecture.aliases)
     except DamagedInput as error:
         raise DamagedInput(error.message, file=opened.sidecars["config.json"]) from None
     if (pooling := pooling_mode(opened.sidecars)) is not None:

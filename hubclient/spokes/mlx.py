@@ -17,15 +17,17 @@ from hubclient.architectures.layouts import Layout, Matching
 from hubclient.architectures.patterns import Pattern, template
 from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
 from hubclient.formats import mlx
+from hubclient.formats.codecs import can_encode
 from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.jsonfile import parse_object
-from hubclient.formats.mlx.packing import PACKINGS, Packing, named, write_quantization
+from hubclient.formats.mlx.packing import PACKINGS, Packing, named, names, write_quantization
 from hubclient.formats.mlx.planes import WEIGHT
 from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
 from hubclient.spokes import huggingface
+from hubclient.spokes.gguf import check_head
 from hubclient.spokes.matching import converted, located, lost, match
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
 
@@ -40,10 +42,16 @@ _REMOVED = ("_name_or_path", "vision_config")  # as save_config does
 
 
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
-    """`--type` for MLX: "auto" is each tensor's own dtype, or that of `torch_dtype`; what is packed stays packed."""
+    """`--type` for MLX: "auto" is each tensor's own dtype, or that of `torch_dtype`; what is packed stays packed.
+
+    The group size is not said here: an encoding with groups stands for those of any size.
+    """
     if name.lower() == "auto":
         return _label([_natural(model, array, [key]) for key, array in model.tensors.items()]), None
     encoding = mlx.FORMAT.encoding(name)
+    if not can_encode(encoding):
+        made = ", ".join(kind for kind in names() if can_encode(mlx.FORMAT.encoding(kind)))
+        raise UnsupportedEncoding(f"{name} is a type of MLX that is read, and kept by auto, but not made here; {made} are")
     return _label([encoding]), encoding
 
 
@@ -62,6 +70,7 @@ def write(model: Model, request: Request) -> Target:
     if request.only is None and not matching.bound:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     check_sizes(model.opened, model.architecture, model.config, model.tensors)
+    check_head(model)
     arrays = located(model.opened, lambda: converted(matching, model.tensors, model.config, "hf"))
     choice = _Choice(model, layout, named(request.type, request.group_size), wanted)
     if choice.packing is None and request.group_size is not None:
@@ -194,7 +203,9 @@ def _explicit(model: Model) -> dict[str, Any]:
         return {}
     known = (*model.architecture.defaults, "rope_parameters")
     spelled = spell({key: config[key] for key in known if config.get(key) is not None})
-    return {key: value for key, value in spelled.items() if key not in raw}
+    headless = model.architecture.headless(model.hf_class) and "tie_word_embeddings" in model.architecture.implied
+    tied = {"tie_word_embeddings": True} if headless else {}  # mlx-lm's way to say that there is no head
+    return {key: value for key, value in spelled.items() if key not in raw} | tied
 
 
 def _quantization(specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.config import spell
+from hubclient.architectures.config import inner, spell
 from hubclient.architectures.declaration import columns_of, rows_of
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
 from hubclient.architectures.pairs import Pair, Pairs, backward, forward, u32
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hubclient.architectures.declaration import Architecture, Shapes
+    from hubclient.architectures.expressions import Expr
 
 _TOKEN_IDS: Pairs = (
     u32("bos_token_id", "tokenizer.ggml.bos_token_id"),
@@ -43,12 +44,15 @@ _SAMPLING = tuple(  # generation_config.json's name and GGUF's
 
 def told(architecture: Architecture, metadata: Mapping[str, Value]) -> dict[str, Any]:
     """The normalised config that metadata alone tells, with what follows from it."""
-    config = backward(architecture.config, metadata, architecture.name_in("gguf"))
+    config = backward((*_TOKEN_IDS, *architecture.config), metadata, architecture.name_in("gguf"))
     following = {key: (default[1] if isinstance(default, tuple) else default) for key, default in architecture.defaults.items()}
     assumed = {path: value for path, value in architecture.assumed.items() if not isinstance(value, tuple)}
     for key, expression in {**following, **assumed}.items():
-        if config.get(key) is None and (isinstance(expression, COMPUTED) or key in assumed):
-            config[key] = _evaluate(expression, config)
+        if lookup(config, key) is None and (isinstance(expression, COMPUTED) or key in assumed):
+            value = _assumed(expression, config)
+            if value is not None:
+                place, last = inner(config, key)
+                place[last] = value
     return {key: value for key, value in config.items() if value is not None}
 
 
@@ -61,8 +65,12 @@ def rebuild(
     dtype: str | None,
 ) -> dict[str, Any]:
     """config.json's content for a normalised config (see `told`), the model's Hugging Face tensors and its main dtype."""
-    facts = {key: value for key, fact in architecture.implied.items() if (value := fact.of(shapes)) is not None}
-    whole = {**config, **facts, **backward(_TOKEN_IDS, metadata, ""), "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
+    whole = dict(config)
+    for path, fact in architecture.implied.items():
+        if (value := fact.of(shapes)) is not None:
+            place, last = inner(whole, path)
+            place[last] = value
+    whole = {**whole, **backward(_TOKEN_IDS, metadata, ""), "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
     for key in ("pooling_mode", "preprocessor"):
         whole.pop(key, None)
     if "id2label" in whole:
@@ -85,13 +93,16 @@ def check_sizes(architecture: Architecture, config: Mapping[str, Any], shapes: S
 
 def check_shapes(architecture: Architecture, config: Mapping[str, Any], shapes: Shapes, *, complete: bool) -> None:
     """DamagedInput if a tensor's shape contradicts the config. Unless the config is `complete`, what it lacks is not held against it."""
-    patterns = [(Pattern.of(text), sizes) for text, sizes in architecture.shapes.items()]
+    patterns = {Pattern.of(text).template: sizes for text, sizes in architecture.shapes.items()}
     get = evaluate if complete else _evaluate
-    wanted = {pattern.template: [(size, get(size, config)) for size in sizes] for pattern, sizes in patterns}
+    wanted: dict[str, list[tuple[Expr, int | None]]] = {}
     for name, shape in shapes.items():
-        expected = wanted.get(template(name)[0])
-        if expected is None:
+        kind = template(name)[0]
+        if kind not in patterns:
             continue
+        if kind not in wanted:
+            wanted[kind] = [(size, get(size, config)) for size in patterns[kind]]
+        expected = wanted[kind]
         if len(expected) != len(shape) or any(
             size not in (None, found) for (_, size), found in zip(expected, shape, strict=True)
         ):
@@ -128,7 +139,7 @@ def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> 
     losses = []
     for path, expected in architecture.assumed.items():
         value = lookup(config, path)
-        accepted = expected if isinstance(expected, tuple) else (_evaluate(expected, config), None)
+        accepted = expected if isinstance(expected, tuple) else (_assumed(expected, config), None)
         if value not in accepted:
             losses.append(f"config: {path} is {shown(value)}, which GGUF cannot say; its readers assume {shown(accepted[0])}")
     return losses
@@ -150,6 +161,11 @@ def generation_config(metadata: Mapping[str, Value], config: Mapping[str, Any]) 
     found = backward(_SAMPLING, metadata, "")
     ids = {pair.hf: config[pair.hf] for pair in _TOKEN_IDS if isinstance(pair, Pair) and pair.hf in config}
     return {**ids, **({"do_sample": True} if "temperature" in found else {}), **found} if found else {}
+
+
+def _assumed(expression: Any, config: Mapping[str, Any]) -> Any:
+    """What an expression says a value is: a name alone may stand for a value of any kind."""
+    return lookup(config, expression) if isinstance(expression, str) else _evaluate(expression, config)
 
 
 def _evaluate(expression: Any, config: Mapping[str, Any]) -> int | None:

@@ -60,7 +60,7 @@ def test_tiles_of_single_rows_give_the_same_bytes(
     monkeypatch.setattr(tiles, "_SMALLEST", 1)
     plan = Checkpoint.from_pretrained(sources[name]).plan(tmp_path / "{type}.gguf", format="gguf", type=TYPES)
     assert all(tile.stop - tile.start == 1 for group in tiles.groups(plan.outputs) for tile in tiles.tiles(group, 1, 1))
-    paths = run(plan, max_memory=1, executor=Here())
+    paths = run(plan, max_memory=1, executor=Here()).paths
     assert [path.read_bytes() for path in paths] == [expected[name, kind] for kind in TYPES]
 
 
@@ -79,7 +79,7 @@ def test_any_budget_gives_the_same_bytes(
         for name in ("llama", "gpt2"):
             folder = tmp_path_factory.mktemp("out")
             plan = Checkpoint.from_pretrained(sources[name]).plan(folder / "{type}.gguf", format="gguf", type=("q8_0", "f32"))
-            paths = run(plan, max_memory=max_memory, jobs=jobs)
+            paths = run(plan, max_memory=max_memory, jobs=jobs).paths
             assert [path.read_bytes() for path in paths] == [expected[name, "q8_0"], expected[name, "f32"]]
 
 

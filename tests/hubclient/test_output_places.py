@@ -25,7 +25,7 @@ def test_a_link_is_followed_and_stays(source: Path, f16: bytes, tmp_path: Path) 
     link.symlink_to("far/real.gguf")
     with pytest.raises(errors.OutputExists, match=r"real\.gguf: is already there"):
         run(to_gguf(source, link))
-    written = run(to_gguf(source, link), force=True)
+    written = run(to_gguf(source, link), force=True).paths
     assert link.is_symlink() and os.readlink(link) == "far/real.gguf"
     assert target.read_bytes() == f16 and written == (target,)
     assert leftovers(tmp_path) == leftovers(tmp_path / "far") == []

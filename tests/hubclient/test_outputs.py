@@ -93,7 +93,7 @@ def test_the_first_part_of_a_split_appears_last(source: Path, tmp_path: Path, mo
         real(partial, final)
 
     monkeypatch.setattr(os, "replace", replace)
-    paths = run(to_gguf(source, tmp_path / "out.gguf", max_shard_size=60_000))
+    paths = run(to_gguf(source, tmp_path / "out.gguf", max_shard_size=60_000)).paths
     assert order == [path.name for path in reversed(paths)] and len(order) > 2
 
 

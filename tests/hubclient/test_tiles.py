@@ -122,7 +122,7 @@ def made(array: Array, *encodings: Encoding, start: int = 0, stop: int | None = 
     one = group(array, *encodings)
     with FilePool() as pool:
         tile = Tile(one, start, array.rows if stop is None else stop)
-        return [np.array(data) for _, data in work(tile, [each for _, each in one.steps], Reader(pool))]
+        return [np.array(data) for _, data, _ in work(tile, [each for _, each in one.steps], Reader(pool))]
 
 
 def test_several_encodings_come_from_one_tile(tmp_path: Path) -> None:

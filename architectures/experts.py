@@ -1,0 +1,48 @@
+"""Tables that mixtures of experts share: routers, stacked experts, experts that see every token, their counts and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hubclient.architectures.expressions import Expr
+from hubclient.architectures.pairs import Pairs, u32
+from hubclient.architectures.primitives import stack
+from hubclient.architectures.tables import block
+from hubclient.architectures.transforms import Arrow
+
+PARTS = ("gate", "up", "down")
+ROUTER = {"mlp.gate.weight": "ffn_gate_inp.weight"}
+SIZE: Pairs = (u32("moe_intermediate_size", "expert_feed_forward_length"),)
+
+
+def counts(experts: str) -> Pairs:
+    """How many experts there are, by the config key that says so, and how many of them a token goes through."""
+    return u32(experts, "expert_count"), u32("num_experts_per_tok", "expert_used_count")
+
+
+def stacked(experts: str) -> dict[str, Arrow]:
+    """A block's experts in GGUF: three matrices with a first axis of experts."""
+    return {f"mlp.experts.{{e}}.{part}_proj.weight": stack("e", experts) >> f"ffn_{part}_exps.weight" for part in PARTS}
+
+
+def shared(module: str) -> dict[str, str]:
+    """The experts that every token goes through: Transformers keeps them in a module of this name."""
+    return {f"mlp.{module}.{part}_proj.weight": f"ffn_{part}_shexp.weight" for part in PARTS}
+
+
+def switched(experts: str) -> Mapping[object, object]:
+    """All blocks' experts in MLX, where `switch_mlp` holds the same three matrices as in GGUF."""
+    names = {
+        f"mlp.experts.{{e}}.{part}_proj.weight": stack("e", experts) >> f"mlp.switch_mlp.{part}_proj.weight" for part in PARTS
+    }
+    return block("model.layers.{i}", "model.layers.{i}", names)
+
+
+def shapes(experts: str, module: str = "", wide: Expr = "") -> dict[str, tuple[Expr, ...]]:
+    """Sizes of router and experts; `wide` is the width of the experts in `module` that every token goes through."""
+    found: dict[str, tuple[Expr, ...]] = {"model.layers.{i}.mlp.gate.weight": (experts, "hidden_size")}
+    widths = {"experts.{e}": "moe_intermediate_size", **({module: wide} if module else {})}
+    for name, width in widths.items():
+        found |= {f"model.layers.{{i}}.mlp.{name}.{part}_proj.weight": (width, "hidden_size") for part in PARTS[:2]}
+        found[f"model.layers.{{i}}.mlp.{name}.down_proj.weight"] = ("hidden_size", width)
+    return found

@@ -1,0 +1,115 @@
+"""Whether values come back: what was encoded is decoded, undone and compared with the source, while it is at hand.
+
+Whether a number survives rounding or arithmetic depends on the number, so nothing is assumed from the kind of transform:
+of every tensor that is rounded or computed the elements that would not come back are counted. Quantised tensors are said
+to be that, and are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures.elementwise import bare
+from hubclient.formats import codecs
+from hubclient.model import encodings_of
+from hubclient.rows import packed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hubclient.architectures.arrays import Array
+    from hubclient.architectures.elementwise import Operation
+    from hubclient.formats.model import Encoding
+    from hubclient.plan import Step
+    from hubclient.rows import Reader
+
+    Rows = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a tensor's values: "exact", "rounded", "computed" (and not coming back) or "quantised".
+
+    `changed` of its `elements` would not come back bit for bit; None if that is not counted.
+    """
+
+    fidelity: str
+    changed: int | None
+    elements: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {"fidelity": self.fidelity, "changed": self.changed, "elements": self.elements}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a conversion wrote: the paths, and per output what became of each tensor."""
+
+    paths: tuple[Path, ...]
+    tensors: tuple[Mapping[str, Kept], ...]
+
+    def counts(self, output: int) -> dict[str, int]:
+        """Tensors of an output by fidelity."""
+        result: dict[str, int] = {}
+        for kept in self.tensors[output].values():
+            result[kept.fidelity] = result.get(kept.fidelity, 0) + 1
+        return result
+
+
+def kept(step: Step, changed: int | None) -> Kept:
+    """The verdict on a tensor of which `changed` elements would not come back (None: not counted)."""
+    planned, elements = step.fidelity, step.array.rows * step.array.columns
+    if planned in ("exact", "quantised"):
+        return Kept(planned, 0 if planned == "exact" else None, elements)
+    return Kept("exact" if changed == 0 else planned, changed, elements)
+
+
+class Check:
+    """Counts what would not come back, for one step. `applies` is false where nothing is to be counted."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    @cached_property
+    def applies(self) -> bool:
+        """Whether values may change here, and one way of undoing that holds for all of the tensor."""
+        return self._step.fidelity in ("rounded", "computed") and self._way is not None
+
+    @cached_property
+    def _way(self) -> tuple[Array, tuple[Operation, ...], Encoding] | None:
+        own = encodings_of(self._step.array)
+        found = bare(self._step.array)
+        if len(own) != 1 or found is None or (source := own.pop()).name == "F64":  # float32 cannot tell float64 apart
+            return None
+        return (*found, source)
+
+    def changed(self, start: int, stop: int, data: Rows, reader: Reader) -> int:
+        """Elements of the rows [start, stop), written as `data`, that do not come back as they were."""
+        assert self._way is not None
+        array, operations, source = self._way
+        encoding, columns = self._step.encoding, array.columns
+        if not operations and not source.blocked and array.moves_elements:
+            native = packed(array.read(start, stop, reader.native))
+            return codecs.count_changed(native, source, data, encoding, columns)
+        values = codecs.decode(data, encoding, columns)
+        for operation in operations:
+            values = operation.inverse.apply(values)
+        before = array.read(start, stop, reader.floats)
+        if not source.blocked and codecs.can_encode(source):
+            values = codecs.decode(codecs.encode(values, source), source, columns)
+        return _unlike(before, values)
+
+
+def _unlike(one: Rows, two: Rows) -> int:
+    """Elements whose bits differ, other than between one NaN and another."""
+    import numpy as np
+
+    differ = one.view(np.uint32) != two.view(np.uint32)
+    if differ.any():
+        differ &= ~(np.isnan(one) & np.isnan(two))
+    return int(np.count_nonzero(differ))
