@@ -2,8 +2,21 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Architecture, Fixed, Layout, Placement, all_of, block, columns_of, f32, labels, present
-from hubclient.architectures import rows_of, says, u32
+from hubclient.architectures import (
+    Architecture,
+    Fixed,
+    Layout,
+    Placement,
+    all_of,
+    block,
+    columns_of,
+    f32,
+    labels,
+    present,
+    rows_of,
+    says,
+    u32,
+)
 from hubclient.architectures.qwen2 import POOLING
 
 EMBEDDINGS = {
@@ -57,10 +70,58 @@ SIZES = (
     u32("type_vocab_size", "tokenizer.ggml.token_type_count"),
 )
 LABELS = labels("id2label", "classifier.output_labels")
-IMPLIED = {
-    "vocab_size": rows_of("embeddings.word_embeddings.weight"),
-    "hidden_size": columns_of("embeddings.word_embeddings.weight"),
-    "max_position_embeddings": rows_of("embeddings.position_embeddings.weight"),
-    "type_vocab_size": rows_of("embeddings.token_type_embeddings.weight"),
-    "intermediate_size": rows_of("encoder.layer.0.intermediate.dense.weight"),
+SHAPES = {
+    "embeddings.word_embeddings.weight": ("vocab_size", "hidden_size"),
+    "embeddings.position_embeddings.weight": ("max_position_embeddings", "hidden_size"),
+    "embeddings.token_type_embeddings.weight": ("type_vocab_size", "hidden_size"),
+    **{f"encoder.layer.{{i}}.attention.self.{x}.weight": ("hidden_size", "hidden_size") for x in ("query", "key", "value")},
+    "encoder.layer.{i}.attention.output.dense.weight": ("hidden_size", "hidden_size"),
+    "encoder.layer.{i}.intermediate.dense.weight": ("intermediate_size", "hidden_size"),
+    "encoder.layer.{i}.output.dense.weight": ("hidden_size", "intermediate_size"),
 }
+
+BERT = Architecture(
+    name="bert",
+    hf=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
+    model_type="bert",
+    prefix="bert.",
+    config=(*SIZES, u32("max_position_embeddings", "context_length"), *ENCODING),
+    defaults={
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+    },
+    layouts={"gguf": Layout.of(*ENCODER, drop=POSITION_IDS, omit=(*POOLER, *PRETRAINING))},
+    spellings={"gamma": "weight", "beta": "bias"},
+    implied={
+        "vocab_size": rows_of("bert.embeddings.word_embeddings.weight"),
+        "hidden_size": columns_of("bert.embeddings.word_embeddings.weight"),
+        "max_position_embeddings": rows_of("bert.embeddings.position_embeddings.weight"),
+        "type_vocab_size": rows_of("bert.embeddings.token_type_embeddings.weight"),
+        "intermediate_size": rows_of("bert.encoder.layer.0.intermediate.dense.weight"),
+    },
+    shapes={f"bert.{name}": sizes for name, sizes in SHAPES.items()},
+    assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
+    placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
+)
+
+BERT_CLASSIFIER = replace(
+    BERT,
+    name="bert-classifier",
+    hf=("BertForSequenceClassification",),
+    config=(*BERT.config, LABELS),
+    defaults={**BERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
+    layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS)},
+    when=all_of(
+        says("tokenizer.ggml.model", "bert"),
+        present("classifier.weight"),
+        present("bert.embeddings.token_type_embeddings.weight"),
+    ),
+)
+
+ARCHITECTURES = (BERT, BERT_CLASSIFIER)

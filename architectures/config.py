@@ -33,8 +33,9 @@ def normalise(
     config = {**raw, **nested} if isinstance(nested, Mapping) else dict(raw)
     config.setdefault("dtype", config.get("torch_dtype"))
     for other, key in {**_MOVED, **aliases}.items():
-        if config.get(key) is None and (value := lookup(config, other)) is not None:
-            config[key] = value
+        if lookup(config, key) is None and (value := lookup(config, other)) is not None:
+            place, last = inner(config, key)
+            place[last] = value
     split = {key: default if isinstance(default, tuple) else (default, default) for key, default in defaults.items()}
     for key, (plain, _) in split.items():
         place, last = inner(config, key)

@@ -109,7 +109,7 @@ T5 = Architecture(
     prefixes={"encoder.embed_tokens.": "shared.", "decoder.embed_tokens.": "shared."},
     config=(*SIZES, u32("num_decoder_layers", "decoder_block_count"), u32("decoder_start_token_id", "decoder_start_token_id")),
     defaults={**DEFAULTS, "scale_decoder_outputs": by_value("tie_word_embeddings", {False: False}, True)},
-    layouts={"gguf": Layout.of(ENCODER, DECODER, *FIRST_BLOCKS, drop=COPIES)},
+    layouts={"gguf": Layout.of(ENCODER, DECODER, *FIRST_BLOCKS, name="t5", drop=COPIES)},
     implied={**IMPLIED, "scale_decoder_outputs": absent("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")},  # not in v1.1
     shapes={**dict.fromkeys(["shared.weight", "lm_head.weight"], ("vocab_size", "d_model")), **SHAPES},
     assumed={**READERS, "scale_decoder_outputs": (False,)},

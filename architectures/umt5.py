@@ -15,7 +15,7 @@ UMT5 = replace(
     name="umt5",
     hf=("UMT5ForConditionalGeneration", "UMT5Model"),
     model_type="umt5",
-    layouts={"gguf": Layout.of(ENCODER, DECODER, ENCODER_POSITIONS, DECODER_POSITIONS, drop=COPIES)},
+    layouts={"gguf": Layout.of(ENCODER, DECODER, ENCODER_POSITIONS, DECODER_POSITIONS, name="t5", drop=COPIES)},
     assumed={**READERS, "tie_word_embeddings": (False,)},  # a tied model scales what goes into its head
     when=SECOND,
     look_alike=None,

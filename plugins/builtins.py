@@ -55,6 +55,18 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hubclient.architectures.umt5": (
         "hf.UMT5ForConditionalGeneration", "hf.UMT5Model", "hf.UMT5EncoderModel", "gguf.t5", "gguf.t5encoder",
     ),
+    "hubclient.architectures.distilbert": (
+        "hf.DistilBertModel", "hf.DistilBertForMaskedLM", "hf.DistilBertForSequenceClassification", "gguf.bert",
+    ),
+    "hubclient.architectures.roberta": (
+        "hf.RobertaModel", "hf.RobertaForMaskedLM", "hf.RobertaForSequenceClassification", "gguf.bert",
+    ),
+    "hubclient.architectures.xlm_roberta": (
+        "hf.XLMRobertaModel", "hf.XLMRobertaForMaskedLM", "hf.XLMRobertaForSequenceClassification", "gguf.bert",
+    ),
+    "hubclient.architectures.camembert": (
+        "hf.CamembertModel", "hf.CamembertForMaskedLM", "hf.CamembertForSequenceClassification", "gguf.bert",
+    ),
 })  # fmt: skip
 
 # In the order in which an unknown path is shown to them.

@@ -20,6 +20,7 @@ from hubclient.spokes.matching import converted, located, match
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.layouts import Layout
     from hubclient.plugins import Host
 
 QUANTIZATION = ("quantization", "quantization_config")
@@ -37,7 +38,8 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     raw = {key: value for key, value in read_object(path).items() if key not in QUANTIZATION}
     raw = restore(raw, carried.config) if carried else raw
     architecture, hf_class = huggingface.recognise(raw, path, host)
-    tensors, config = _tensors(opened, architecture, huggingface.normalised(raw, architecture, opened))
+    config = huggingface.normalised(raw, architecture, opened)
+    tensors = _tensors(opened, architecture, config)
     naming = carried.naming if carried else Naming(not architecture.headless(hf_class))
     known = carried.all_dtypes(tensors) if carried else {}
     return Model(
@@ -59,7 +61,7 @@ def _lacking(architecture: Architecture, tensors: Mapping[str, Array]) -> tuple[
     return ("the vision part, which mlx-lm leaves out",)
 
 
-def layout_of(architecture: Architecture) -> Any:
+def layout_of(architecture: Architecture) -> Layout:
     """The architecture's layout for MLX; UnsupportedArchitecture if it has none."""
     if "mlx" not in architecture.layouts:
         raise UnsupportedArchitecture(f"{architecture.name} has no MLX layout", architecture.name)
@@ -75,16 +77,15 @@ def check_sizes(
     located(opened, lambda: rebuild.check_shapes(architecture, config, shapes, complete=True))
 
 
-def _tensors(
-    opened: OpenedCheckpoint, architecture: Architecture, config: dict[str, Any]
-) -> tuple[dict[str, Array], dict[str, Any]]:
+def _tensors(opened: OpenedCheckpoint, architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Array]:
+    """The Hugging Face tensors behind MLX's, held against the config."""
     layout_of(architecture)
     stored: dict[str, Array] = {name: leaf(ref) for name, ref in opened.tensors.items()}
     matching = located(opened, lambda: match(architecture, "mlx", stored, "target", config, str(opened.path)))
     tensors = located(opened, lambda: converted(matching, stored, config, "target"))
     if tensors:
         check_sizes(opened, architecture, config, tensors)
-    return tensors, config
+    return tensors
 
 
 def _dtype(array: Array, known: Encoding | None) -> Encoding:

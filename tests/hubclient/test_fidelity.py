@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from planning import Stop, after, to_gguf
 from running import Here
@@ -17,6 +18,7 @@ from hubclient.architectures.arrays import Array, Concat, Leaf, Reshape
 from hubclient.architectures.elementwise import Add, Computed, NegativeExp, bare
 from hubclient.architectures.gathers import Permute
 from hubclient.checkpoint import run
+from hubclient.cli import main
 from hubclient.fidelity import Check, kept
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS
@@ -47,6 +49,7 @@ def rounded(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
     return codecs.decode(codecs.encode(values, ENCODINGS[dtype]), ENCODINGS[dtype], values.shape[1])
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     st.lists(st.floats(width=32), min_size=COLUMNS, max_size=10 * COLUMNS),
     st.sampled_from(["F32", "BF16", "F16"]),
@@ -106,7 +109,12 @@ def test_what_a_stopped_run_counted_is_not_forgotten(source: Path, tmp_path: Pat
     assert any(kept.changed == 0 and kept.fidelity == "exact" for kept in whole.values())
 
 
-def test_the_command_says_it_for_each_tensor(source: Path, tmp_path: Path, hubclient: Any) -> None:
-    done = hubclient("convert", source, tmp_path / "x.gguf", "--to", "gguf", "--type", "f16", "--json")
-    (output,) = json.loads(done.stdout)["outputs"]
+def test_the_command_says_it_for_each_tensor(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["hubclient", "convert", str(source), str(tmp_path / "x.gguf"), "--to", "gguf", "--type", "f16", "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        main()
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
     assert output["tensors"]["output_norm.weight"] == {"fidelity": "exact", "changed": 0, "elements": 64}
