@@ -4,6 +4,7 @@ A family module imports its words from here and is read top to bottom; nothing i
 """
 
 from hubclient.architectures.declaration import (
+    NULL,
     Architecture,
     Fact,
     Placement,
@@ -54,6 +55,7 @@ from hubclient.architectures.tables import biased, block, either, optional, stor
 from hubclient.architectures.transforms import Transform, each, identity
 
 __all__ = [
+    "NULL",
     "ROPE",
     "Alternating",
     "Architecture",

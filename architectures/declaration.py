@@ -66,6 +66,10 @@ class columns_of:  # noqa: N801
         return shape[-1] if shape else None
 
 
+NULL: Any = object()
+"""For `given`: config.json says null, where a key that is left out means something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class given:  # noqa: N801
     """A value that the config has if the model has this tensor, or any that fits the pattern, and the one that it has

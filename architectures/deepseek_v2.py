@@ -6,6 +6,7 @@ Keys and values are computed from one small vector per token. GGUF keeps the mat
 """
 
 from hubclient.architectures import (
+    NULL,
     Architecture,
     Fixed,
     Flags,
@@ -18,6 +19,7 @@ from hubclient.architectures import (
     each,
     either,
     f32,
+    given,
     optional,
     product,
     reshape,
@@ -131,7 +133,7 @@ DEEPSEEK_V2 = Architecture(
         "tie_word_embeddings": False,
     },
     layouts={"gguf": LAYOUT, "mlx": LAYOUT.following(switched(COUNT), name="deepseek_v2", keep=(GATE,))},
-    implied=TIED,
+    implied={**TIED, "q_lora_rank": given(f"{BLOCK}.self_attn.q_proj.weight", NULL)},
     shapes=SHAPES,
     assumed={
         "rope_parameters.rope_type": ("default", "yarn", None),

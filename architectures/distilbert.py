@@ -60,7 +60,7 @@ DISTILBERT = Architecture(
         u32("dim", "embedding_length"),
         u32("hidden_dim", "feed_forward_length"),
         u32("n_heads", "attention.head_count"),
-        Fixed("attention.layer_norm_epsilon", "f32", 1e-12, only=True),
+        Fixed("attention.layer_norm_epsilon", "f32", 1e-12),
         Fixed("tokenizer.ggml.token_type_count", "u32", 1),
         *ENCODING,
     ),

@@ -23,6 +23,11 @@ class Operation(Protocol):
         """The operation that undoes this one."""
         ...
 
+    @property
+    def rounding(self) -> int:
+        """By how many units in the last place other programs' results may be off."""
+        ...
+
     def apply(self, values: Rows) -> Rows:
         """float32 from float32."""
         ...
@@ -38,6 +43,11 @@ class Add:
     def inverse(self) -> Add:
         """X - by."""
         return Add(-self.by)
+
+    @property
+    def rounding(self) -> int:
+        """None: a sum is rounded in one way."""
+        return 0
 
     def apply(self, values: Rows) -> Rows:
         """The sums."""
@@ -58,6 +68,11 @@ class NegativeExp:
         """log(-x)."""
         return LogNegative()
 
+    @property
+    def rounding(self) -> int:
+        """One: mathematical libraries differ in the last bit."""
+        return 1
+
     def apply(self, values: Rows) -> Rows:
         """The negative exponentials."""
         import numpy as np
@@ -77,6 +92,11 @@ class LogNegative:
     def inverse(self) -> NegativeExp:
         """-exp(x)."""
         return NegativeExp()
+
+    @property
+    def rounding(self) -> int:
+        """One: mathematical libraries differ in the last bit."""
+        return 1
 
     def apply(self, values: Rows) -> Rows:
         """The logarithms; NaN for what no exponential gives."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ class Matching:
 # What a name means: a rule (and which of its patterns the name is), or "drop" or "omit"; by blanked name.
 _Entry = tuple[Rule | str, int, Pattern]
 _Index = Mapping[str, tuple[_Entry, ...]]
+_Found = tuple[Rule | str, int, Captures]
 # Names found for a rule and its captures, by which of the rule's patterns they are and the number that is spread over.
 _Groups = dict[tuple[Rule, Captures], dict[tuple[int, int], str]]
 
@@ -172,6 +174,7 @@ class Layout:
         is stacked (DamagedInput if it cannot); `encodings` are the names of what each tensor is stored in, for rules that ask.
         """
         groups: _Groups = {}
+        shared: list[tuple[str, list[_Found]]] = []
         further = self._beyond(counts, {} if config is None else config) if side == "hf" else {}
         other: dict[str, list[str]] = {"drop": [], "omit": [], "unmatched": []}
         for name in names:
@@ -185,10 +188,15 @@ class Layout:
             if isinstance(rule, str):
                 other[rule].append(name)
                 continue
+            if side == "target" and rule.choice and len(several := [*self._all(name, side, encodings)]) > 1:
+                shared.append((name, several))
+                continue
             number = 0
             if rule.transform.spread and side == "hf":
                 captures, number = _without(captures, rule.transform.spread[0])
             groups.setdefault((rule, captures), {})[at, number] = name
+        for name, (rule, at, captures) in _settled(shared, groups):
+            groups.setdefault((rule, captures), {})[at, 0] = name
         bound, missing, surplus = [], [], []
         for (rule, captures), given in groups.items():
             inputs, outputs, lacking, beyond = _bind(rule, captures, given, side, {} if config is None else config)
@@ -223,13 +231,16 @@ class Layout:
             surplus += beyond
         return missing, surplus
 
-    def _find(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> tuple[Rule | str, int, Captures] | None:
+    def _find(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> _Found | None:
+        return next(self._all(name, side, encodings), None)
+
+    def _all(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> Iterator[_Found]:
+        """What a name may mean. Only alternatives share names, on the target side."""
         key, digits = template(name)
         for rule, at, pattern in self._index[side].get(key, ()):
             captures = pattern.match(digits)
             if captures is not None and (isinstance(rule, str) or not rule.stored or _stored(rule, name, encodings)):
-                return rule, at, captures
-        return None
+                yield rule, at, captures
 
     def _indexed(self) -> Layout:
         return replace(self, _index={"hf": self._build("hf"), "target": self._build("target")})
@@ -248,6 +259,14 @@ class Layout:
                 raise ValueError(f"{entry[2].text!r} is covered twice on the {side} side")
             same.append(entry)
         return {key: tuple(found) for key, found in table.items()}
+
+
+def _settled(shared: Iterable[tuple[str, list[_Found]]], groups: _Groups) -> Iterator[tuple[str, tuple[Rule, int, Captures]]]:
+    """Names that several alternatives know, each for the one that has most of a block's other tensors; the first if none has."""
+    votes = Counter((rule.choice, captures) for rule, captures in groups)
+    for name, several in shared:
+        rules = [(rule, at, captures) for rule, at, captures in several if isinstance(rule, Rule)]
+        yield name, max(rules, key=lambda found: votes[found[0].choice, found[2]])
 
 
 def _bind(

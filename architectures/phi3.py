@@ -14,7 +14,7 @@ from hubclient.architectures import (
     total,
     u32,
 )
-from hubclient.architectures.decoder import CONFIG, ENDS, ENDS_SHAPES, FIRST, HIDDEN, INV_FREQ, LAST, NORMS, TIED, Q
+from hubclient.architectures.decoder import CONFIG, ENDS, ENDS_SHAPES, FIRST, HIDDEN, INV_FREQ, LAST, NORMS, TIED
 
 BLOCK = {
     "self_attn.qkv_proj.weight": "attn_qkv.weight",

@@ -68,7 +68,8 @@ def optional(*tables: Table) -> dict[Names, Arrow]:
 def either(*tables: Table) -> dict[Names, Arrow]:
     """Lines of which each block has those of one table and none of the others: a dense or an expert feed-forward part.
 
-    Target names may repeat between the tables, Hugging Face names may not; a name that several know belongs to the first.
+    Target names may repeat between the tables, Hugging Face names may not; a name that several know belongs to the table that
+    has most of the block's other tensors, the first if none has any.
     """
     if len({names for table in tables for names in table}) < sum(map(len, tables)):
         raise ValueError("tables of which a block has one share a Hugging Face name; put its line outside")

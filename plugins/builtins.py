@@ -67,6 +67,9 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hubclient.architectures.camembert": (
         "hf.CamembertModel", "hf.CamembertForMaskedLM", "hf.CamembertForSequenceClassification", "gguf.bert",
     ),
+    "hubclient.architectures.modernbert": (
+        "hf.ModernBertModel", "hf.ModernBertForMaskedLM", "hf.ModernBertForSequenceClassification", "gguf.modern-bert",
+    ),
 })  # fmt: skip
 
 # In the order in which an unknown path is shown to them.

@@ -1,7 +1,7 @@
 """Which dtype brings stored values back without loss, asked of the values.
 
 GGUF keeps norms and biases as F32 whatever the model's dtype was. Going back, such a tensor becomes bf16 or f16 again if
-every one of its values is one; the tensors in question are small, so this is the one place where planning reads values.
+every one of its values is one, or was computed from one; the tensors in question are small, so this is the one place where planning reads values.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
+from hubclient.architectures.elementwise import bare
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.model import Encoding
@@ -55,10 +56,10 @@ def narrowed(
 
 
 def main_dtype(dtypes: Mapping[str, Encoding], tensors: Mapping[str, Array]) -> str | None:
-    """The dtype that holds most elements of a model's matrices."""
+    """The dtype that holds most elements of a model's matrices, packed ones aside."""
     sizes: dict[str, int] = {}
     for name, array in tensors.items():
-        if name in dtypes and len(array.shape) > 1:
+        if name in dtypes and len(array.shape) > 1 and not dtypes[name].planes:
             sizes[dtypes[name].name] = sizes.get(dtypes[name].name, 0) + array.rows * array.columns
     return max(sizes, key=lambda kind: sizes[kind], default=None)
 
@@ -79,14 +80,24 @@ def values_of(array: Array) -> Callable[[], np.ndarray[Any, Any]]:
 
 
 def _fits(array: Array, encoding: Encoding, reader: Reader) -> bool:
+    """Whether every value is one of `encoding`'s, or was computed from one: computed again, it is what is stored."""
     import numpy as np
 
     from hubclient.formats import codecs
 
+    found = bare(array)
+    part, operations = found if found else (array, ())
+    off = sum(operation.inverse.rounding for operation in operations)
     step = max(1, _AT_ONCE // max(1, array.columns))
     for start in range(0, array.rows, step):
-        values = array.read(start, min(start + step, array.rows), reader.floats)
+        stop = min(start + step, array.rows)
+        values = array.read(start, stop, reader.floats)
         again = codecs.decode(codecs.encode(values, encoding), encoding, array.columns)
-        if not np.array_equal(values.view(np.uint32), again.view(np.uint32)):
+        if np.array_equal(values.view(np.uint32), again.view(np.uint32)):
+            continue
+        for operation in operations:
+            again = operation.inverse.apply(again)
+        stored = part.read(start, stop, reader.floats).view(np.int32).astype(np.int64)
+        if not operations or np.abs(stored - again.view(np.int32)).max(initial=0) > off:
             return False
     return True

@@ -13,7 +13,7 @@ from hubclient.model import Model, Naming, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, narrowed, values_of
-from hubclient.spokes.matching import converted, located, match
+from hubclient.spokes.matching import converted, located, match, packed
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
@@ -46,8 +46,10 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     located(opened, lambda: rebuild.check_shapes(architecture, config, shapes, complete=False))
     vision_config = projector.told(architecture, opened.companion)
     vision = projector.read(architecture, opened.companion, {**config, **vision_config})
-    known = carried.all_dtypes([*tensors, *vision]) if carried else {}
-    dtypes, fitting = narrowed({**tensors, **vision}, _main_encoding(opened.tensors.values()), known)
+    kept = packed(matching)  # whatever a file that has been packed since says that they were
+    known = {**(carried.all_dtypes([*tensors, *vision]) if carried else {}), **kept}
+    plain = (opened.tensors[name] for bound in matching.bound if not bound.rule.stored for name in bound.inputs)
+    dtypes, fitting = narrowed({**tensors, **vision}, _main_encoding(plain), known)
     if not carried:  # with our own key the difference is to what the text part alone tells
         config, shapes = {**config, **vision_config}, shapes | {name: array.shape for name, array in vision.items()}
     raw = located(
@@ -55,6 +57,8 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     )
     if carried:
         raw, losses = restore(raw, carried.config), []
+    if not kept:
+        raw.pop("quantization_config", None)  # of a source that was packed until it became this file
     whole = located(opened, lambda: normalise(raw, architecture.defaults, architecture.aliases))
     aside = {key: value for key, value in {**config, **vision_config}.items() if key in _ASIDE}
     files = dict(carried.files) if carried else located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))

@@ -9,7 +9,8 @@ from hubclient.architectures.arrays import Array
 from hubclient.architectures.layouts import Bound, Matching
 from hubclient.architectures.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
-from hubclient.formats.model import OpenedCheckpoint
+from hubclient.formats.encodings import ENCODINGS
+from hubclient.formats.model import Encoding, OpenedCheckpoint
 from hubclient.formats.names import shown
 from hubclient.model import encodings_of
 
@@ -62,6 +63,16 @@ def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[
             raise _named(bound, error) from None
         arrays.update(zip(bound.outputs, outputs, strict=True))
     return arrays
+
+
+def packed(matching: Matching) -> dict[str, Encoding]:
+    """The Hugging Face tensors behind lines for packed tensors alone, with the encoding that they have there."""
+    return {
+        name: next(ENCODINGS[kind] for kind in bound.rule.stored if ENCODINGS[kind].planes)
+        for bound in matching.bound
+        if bound.rule.stored
+        for name in bound.outputs
+    }
 
 
 def lost(matching: Matching) -> list[str]:

@@ -10,7 +10,7 @@ from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.config import inner, spell
-from hubclient.architectures.declaration import columns_of, rows_of
+from hubclient.architectures.declaration import NULL, columns_of, rows_of
 from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
 from hubclient.architectures.pairs import Pair, Pairs, backward, forward, u32
 from hubclient.architectures.patterns import Pattern, template
@@ -69,7 +69,7 @@ def rebuild(
     for path, fact in architecture.implied.items():
         if (value := fact.of(shapes)) is not None:
             place, last = inner(whole, path)
-            place[last] = value
+            place[last] = None if value is NULL else value
     whole = {**whole, **backward(_TOKEN_IDS, metadata, ""), "dtype": TORCH_DTYPES.get(dtype or "", "float32")}
     for key in ("pooling_mode", "preprocessor"):
         whole.pop(key, None)

@@ -29,7 +29,8 @@ def test_an_exception_is_listed_only_as_long_as_it_holds(golden: Golden, worksho
     expected, reason = EXCEPTIONS[golden.name]
     assert reason
     found = differences(golden, workshop.gguf(golden, "f32", pre=golden.pre), "f32")
-    assert {what: sorted(lines) for what, lines in found.items()} == {what: sorted(lines) for what, lines in expected.items()}
+    names = {what: sorted(line.split()[0] for line in lines) for what, lines in found.items()}
+    assert names == {what: sorted(names) for what, names in expected.items()}
 
 
 def test_every_family_has_a_golden_on_every_machine():

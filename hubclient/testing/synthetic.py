@@ -1,0 +1,161 @@
+"""Models made up from declarations: small, random, whole. Everything about them follows from the declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product as pairings
+from typing import TYPE_CHECKING, Any
+
+from hubclient.architectures import columns_of, rows_of
+from hubclient.architectures.expressions import evaluate
+from hubclient.architectures.patterns import Pattern
+from hubclient.errors import DamagedInput, HubclientError
+from hubclient.spokes.rebuild import rebuild
+from hubclient.testing.bench import refuse
+from hubclient.testing.made_up import ASIDE, assign, made_up
+from hubclient.testing.shaping import Shape, Shaper
+from hubclient.testing.sizes import size_keys
+
+if TYPE_CHECKING:
+    from hubclient.architectures import Architecture
+    from hubclient.architectures.tables import Rule
+
+_OTHER = 2  # how many there are of what a capture counts that nothing says the number of
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A made-up model: its normalised config, and its tensors' shapes by full Hugging Face name.
+
+    `stored` are the encodings of tensors that are not plain numbers. `spare` are names that only another alternative has:
+    a model with both is wrong. `undeclared` are patterns whose shape the declaration does not say.
+    """
+
+    architecture: Architecture
+    variant: str
+    config: Mapping[str, Any]
+    shapes: Mapping[str, Shape]
+    stored: Mapping[str, str]
+    spare: tuple[str, ...]
+    undeclared: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many blocks of each capture there are."""
+        return self.architecture.counts(self.config)
+
+    @property
+    def hf_class(self) -> str:
+        """The class in config.json: the usual one."""
+        return self.architecture.hf[0]
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """config.json's content, in Transformers' spelling."""
+        plain = {key: value for key, value in self.config.items() if key not in ASIDE}
+        return rebuild(self.architecture, self.hf_class, plain, {}, self.shapes, "BF16")
+
+    def names_in(self, space: str) -> list[str]:
+        """Names of the tensors that a layout knows."""
+        layout = self.architecture.layouts[space]
+        return [name for name in self.shapes if layout.knows(name, "hf")]
+
+
+def synthetics(architecture: Architecture, given: Mapping[str, Any]) -> tuple[Synthetic, ...]:
+    """A model with everything that it may have, one with what it must have, and one with packed tensors if there are any."""
+    variants = ["whole", "bare"]
+    if any(rule.stored for layout in architecture.layouts.values() for rule in layout.rules):
+        variants.append("packed")
+    return tuple(_made(architecture, variant, given) for variant in variants)
+
+
+def _made(architecture: Architecture, variant: str, given: Mapping[str, Any]) -> Synthetic:
+    try:
+        config = made_up(architecture, given, every_key=variant != "bare")
+        patterns = _patterns(architecture, variant)
+        chosen, spare = _names(architecture, patterns, config)
+        facts = {
+            key: value
+            for key, fact in architecture.implied.items()
+            if not isinstance(fact, rows_of | columns_of) and (value := fact.of(dict.fromkeys(chosen, ()))) is not None
+        }
+        for key, value in facts.items():
+            if key not in given:
+                assign(config, key, value)
+        shaper = Shaper(architecture, config)
+        shapes = {name: shaper.shape(pattern, patterns[pattern.text]) for name, pattern in chosen.items()}
+    except HubclientError as error:
+        keys = ", ".join(size_keys(architecture))
+        return refuse(f"{architecture.name}: the kit cannot make up a model ({error}); say with `config` how large these are: {keys}")
+    stored = {name: rule.stored[0] for name, pattern in chosen.items() for rule in patterns[pattern.text] if rule.stored}
+    return Synthetic(architecture, variant, config, shapes, stored, spare, tuple(sorted(shaper.undeclared)))
+
+
+def _patterns(architecture: Architecture, variant: str) -> dict[str, list[Rule]]:
+    """The Hugging Face patterns of a variant, with the rules of all layouts that take them."""
+    found: dict[str, list[Rule]] = {}
+    for layout in architecture.layouts.values():
+        for rule in layout.rules:
+            if bool(rule.stored) > (variant == "packed"):
+                continue
+            for pattern in rule.hf:
+                found.setdefault(pattern.text, []).append(rule)
+        for pattern in (*layout.drop, *layout.omit) if variant == "whole" else ():
+            found.setdefault(pattern.text, [])
+    if variant == "packed":
+        packed = {text for text, rules in found.items() if any(rule.stored for rule in rules)}
+        found = {text: [rule for rule in rules if rule.stored or text not in packed] for text, rules in found.items()}
+        found = {text: rules for text, rules in found.items() if not _in_place_of(rules, found, packed)}
+    if variant == "bare":
+        found = {text: rules for text, rules in found.items() if any(rule.required for rule in rules)}
+    return found
+
+
+def _in_place_of(rules: Sequence[Rule], found: Mapping[str, list[Rule]], packed: set[str]) -> bool:
+    """Whether packed tensors lead to the targets of a plain line, which then has no place in the model."""
+    taken = {pattern.text for text in packed for rule in found[text] for pattern in rule.target}
+    return any(not rule.stored and taken & {pattern.text for pattern in rule.target} for rule in rules)
+
+
+def _names(
+    architecture: Architecture, patterns: Mapping[str, list[Rule]], config: Mapping[str, Any]
+) -> tuple[dict[str, Pattern], tuple[str, ...]]:
+    """Names and the patterns they come from; and those that would be there if blocks had chosen otherwise."""
+    chosen: dict[str, Pattern] = {}
+    spare: list[str] = []
+    for text, rules in patterns.items():
+        pattern = Pattern.of(text)
+        choice = next((rule.choice for rule in rules if rule.choice), None)
+        for numbers in _instances(architecture, pattern, rules, config):
+            name = pattern.name(numbers)
+            if choice is None or _block(numbers) % _alternatives(patterns, choice[0]) == choice[1]:
+                chosen[name] = pattern
+            else:
+                spare.append(name)
+    return chosen, tuple(spare)
+
+
+def _instances(
+    architecture: Architecture, pattern: Pattern, rules: Sequence[Rule], config: Mapping[str, Any]
+) -> Iterator[dict[str, int]]:
+    """The numbers of every tensor that a pattern names."""
+    counts: dict[str, int] = dict(architecture.counts(config))
+    for rule in rules:
+        if rule.transform.spread and pattern in rule.hf:
+            capture, size = rule.transform.spread
+            counts[capture] = evaluate(size, config)
+    captures = sorted(pattern.captures)
+    if any(counts.get(capture) == 0 for capture in captures):
+        raise DamagedInput(f"config: nothing says how many blocks {pattern.text} stands for")
+    for numbers in pairings(*(range(counts.get(capture, _OTHER)) for capture in captures)):
+        yield dict(zip(captures, numbers, strict=True))
+
+
+def _block(numbers: Mapping[str, int]) -> int:
+    """The number of the block: the one that counts blocks, else the first."""
+    return numbers.get("i", next(iter(numbers.values()), 0))
+
+
+def _alternatives(patterns: Mapping[str, list[Rule]], label: str) -> int:
+    return 1 + max(rule.choice[1] for rules in patterns.values() for rule in rules if rule.choice and rule.choice[0] == label)
