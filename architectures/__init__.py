@@ -14,6 +14,7 @@ from hubclient.architectures.declaration import (
     given,
     present,
     rows_of,
+    rows_per_column,
     says,
 )
 from hubclient.architectures.expressions import Expr, by_value, less, product, ratio, rounded_up, total
@@ -110,6 +111,7 @@ __all__ = [
     "rope_settings",
     "rounded_up",
     "rows_of",
+    "rows_per_column",
     "says",
     "shift",
     "skip",

@@ -66,6 +66,19 @@ class columns_of:  # noqa: N801
         return shape[-1] if shape else None
 
 
+@dataclass(frozen=True, slots=True)
+class rows_per_column:  # noqa: N801
+    """How often the length of a tensor's rows goes into their number, None if it does not or the model lacks the tensor."""
+
+    name: str
+
+    def of(self, tensors: Shapes) -> int | None:
+        """The fact for a model."""
+        shape: tuple[int, ...] | None = tensors.get(self.name)
+        whole, rest = divmod(shape[0], shape[-1]) if shape and shape[-1] else (0, 0)
+        return None if rest else whole or None
+
+
 NULL: Any = object()
 """For `given`: config.json says null, where a key that is left out means something else."""
 
@@ -118,7 +131,7 @@ def _has(tensors: Shapes, name: str) -> bool:
     return any(template(other)[0] == wanted for other in tensors)
 
 
-Fact = present | absent | rows_of | columns_of | given | period_of | offset_of | says | all_of
+Fact = present | absent | rows_of | columns_of | rows_per_column | given | period_of | offset_of | says | all_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +168,10 @@ class Architecture:
     model_type    config.json's `model_type`
     config        pairs of config keys and metadata keys
     nested        model_type of the text_config that most of config.json lies in; empty if it lies at the top
-    projector     the same for the file of the projector (layout "mmproj"), if the model has one
+    outer         keys that lie at the top beside it
+    projector     pairs for the file of the projector (layout "mmproj"), if the model has one
+    token_rows    vectors in that file that repeat a token's row of an embedding: {"v.x": ("embed.weight", "[TOKEN]")}
+    projector_assumed  what readers of that file take for granted, as `assumed`
     defaults      what Transformers assumes when config.json leaves a key out
     layouts       per format: tensor names and transforms; Hugging Face names carry `prefix`
     prefix        the part of tensor names ("model.") that some classes leave out
@@ -188,7 +204,10 @@ class Architecture:
     repeats: Mapping[str, Expr] = field(default_factory=lambda: MappingProxyType({}))
     prefixes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     projector: Pairs = ()
+    token_rows: Mapping[str, tuple[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    projector_assumed: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: MappingProxyType({}))
     nested: str = ""
+    outer: tuple[str, ...] = ()
     spellings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     implied: Mapping[str, Fact] = field(default_factory=lambda: MappingProxyType({}))
     shapes: Mapping[str, tuple[Expr, ...]] = field(default_factory=lambda: MappingProxyType({}))

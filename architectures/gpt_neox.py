@@ -100,6 +100,7 @@ GPT_NEOX = Architecture(
         "gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", "intermediate_size"),
     },
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("gelu", None), "tie_word_embeddings": (False, None)},
+    tokenizer={"tokenizer_class": {"gpt-2": "GPTNeoXTokenizer", "olmo": "GPTNeoXTokenizer"}},
     aliases={
         "rope_parameters.partial_rotary_factor": "rotary_pct",
         "rope_parameters.rope_theta": "rotary_emb_base",

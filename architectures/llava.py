@@ -3,39 +3,45 @@
 from dataclasses import replace
 
 from hubclient.architectures import Fixed, Layout, Placement, block
+from hubclient.architectures.imaging import Also, FeatureLayers
 from hubclient.architectures.llama import LLAMA
-from hubclient.architectures.vision import ACTIVATION, CLIP_BLOCK, CLIP_DEFAULTS, EPSILON, POST_NORM, SIZES, TOWER, VISION
+from hubclient.architectures.vision import (
+    ACTIVATION,
+    CLIP,
+    CLIP_BLOCK,
+    CLIP_BLOCKS,
+    CLIP_DEFAULTS,
+    CLIP_PREFIXES,
+    CLIP_SHAPES,
+    EPSILON,
+    PATCHES,
+    SIZES,
+    TOWER,
+    VISION,
+    WIDTH,
+)
 
 TEXT = LLAMA.within("language_model", mlx="language_model")
 ENDS = {
+    **PATCHES,
     "embeddings.class_embedding": "v.class_embd",
-    "embeddings.patch_embedding.weight": "v.patch_embd.weight",
-    "embeddings.position_embedding.weight": "v.position_embd.weight",
     "pre_layrnorm.weight": "v.pre_ln.weight",
     "pre_layrnorm.bias": "v.pre_ln.bias",
-    **POST_NORM,
 }
 PROJECTOR = {
-    "multi_modal_projector.linear_1.weight": "mm.0.weight",
-    "multi_modal_projector.linear_1.bias": "mm.0.bias",
-    "multi_modal_projector.linear_2.weight": "mm.2.weight",
-    "multi_modal_projector.linear_2.bias": "mm.2.bias",
+    "linear_1.weight": "mm.0.weight",
+    "linear_1.bias": "mm.0.bias",
+    "linear_2.weight": "mm.2.weight",
+    "linear_2.bias": "mm.2.bias",
 }
 MMPROJ = Layout.of(
-    PROJECTOR,
-    block("vision_tower", "", ENDS),
-    block("vision_tower.encoder.layers.{v}", "v.blk.{v}", CLIP_BLOCK),
+    block("multi_modal_projector", "", PROJECTOR),
+    block(CLIP, "", ENDS),
+    block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
     name="clip",
-    drop=("vision_tower.embeddings.position_ids",),
+    drop=(f"{CLIP}.embeddings.position_ids",),
+    omit=(f"{CLIP}.post_layernorm.weight", f"{CLIP}.post_layernorm.bias"),  # LLaVA leaves it out, llama.cpp would apply it
 )
-PREFIXES = {
-    "model.language_model.": "language_model.model.",
-    "model.multi_modal_projector.": "multi_modal_projector.",
-    "model.vision_tower.vision_model.": "vision_tower.",
-    "model.vision_tower.": "vision_tower.",
-    "vision_tower.vision_model.": "vision_tower.",
-    "lm_head.": "language_model.lm_head.",
-}
 
 LLAVA = replace(
     TEXT,
@@ -43,19 +49,35 @@ LLAVA = replace(
     hf=("LlavaForConditionalGeneration",),
     model_type="llava",
     nested="llama",
-    prefixes=PREFIXES,
+    outer=("vision_feature_layer",),
+    prefixes=CLIP_PREFIXES,
     repeats=TOWER,
     defaults={**TEXT.defaults, **CLIP_DEFAULTS},
-    projector=(*VISION, *SIZES, *EPSILON, ACTIVATION, Fixed("projector_type", "str", "mlp")),
+    projector=(
+        *VISION,
+        *SIZES,
+        *EPSILON,
+        ACTIVATION,
+        FeatureLayers("vision_feature_layer", "vision_config.num_hidden_layers", "vision.feature_layer"),
+        Also("preprocessor.size.shortest_edge", "vision.image_size"),
+        Also("preprocessor.crop_size.height", "vision.image_size"),
+        Also("preprocessor.crop_size.width", "vision.image_size"),
+        Fixed("projector_type", "str", "mlp"),
+    ),
     layouts={
         "gguf": replace(TEXT.layouts["gguf"], name="llama"),
         "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="llava"),
         "mmproj": MMPROJ,
     },
-    assumed={
-        **TEXT.assumed,
+    shapes={
+        **TEXT.shapes,
+        **CLIP_SHAPES,
+        "multi_modal_projector.linear_1.weight": ("hidden_size", WIDTH),
+        "multi_modal_projector.linear_2.weight": ("hidden_size", "hidden_size"),
+    },
+    projector_assumed={
         "vision_config.model_type": ("clip_vision_model", None),
-        "vision_feature_layer": (-2, None),
+        "vision_config.hidden_act": ("quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"),
         "vision_feature_select_strategy": ("default", None),
         "projector_hidden_act": ("gelu", None),
     },

@@ -16,10 +16,12 @@ from hubclient.architectures import (
     each,
     product,
     reshape,
+    rows_per_column,
     u32,
     ungroup,
 )
 from hubclient.architectures.decoder import CONFIG
+from hubclient.architectures.imaging import Also
 from hubclient.architectures.qwen2 import QWEN2
 from hubclient.architectures.vision import VISION
 
@@ -78,6 +80,7 @@ QWEN2_VL = replace(
         u32("vision_config.depth", "vision.block_count"),
         u32("vision_config.num_heads", "vision.attention.head_count"),
         Fixed("vision.attention.layer_norm_epsilon", "f32", 1e-6),
+        Also("preprocessor.patch_size", "vision.patch_size"),
         Fixed("projector_type", "str", "qwen2vl_merger"),
     ),
     layouts={
@@ -89,7 +92,17 @@ QWEN2_VL = replace(
         "rope_parameters.rope_type": ("default", "mrope", None),
         "use_sliding_window": (False, None),
         "hidden_act": ("silu", None),
+    },
+    implied={**TEXT.implied, "vision_config.mlp_ratio": rows_per_column("visual.blocks.0.mlp.fc1.weight")},
+    shapes={
+        **TEXT.shapes,
+        "visual.patch_embed.proj.weight": (WIDTH, COLOURS, 2, PATCH, PATCH),
+        "visual.merger.mlp.2.weight": ("hidden_size", product(4, WIDTH)),
+    },
+    projector_assumed={
         "vision_config.temporal_patch_size": (2, None),
+        "vision_config.spatial_merge_size": (2, None),
+        "vision_config.hidden_act": ("quick_gelu", None),
     },
     placement=Placement(
         "model.layers.{i}",

@@ -1,4 +1,4 @@
-"""What vision towers share: the metadata of projector files, and the blocks of CLIP and SigLIP towers.
+"""What vision towers share: the metadata of projector files, and the tables of CLIP and SigLIP towers.
 
 Source: llama.cpp `tools/mtmd/clip.cpp` and `clip-impl.h`; Transformers `modeling_clip`, `modeling_siglip`.
 """
@@ -25,6 +25,8 @@ EPSILON: Pairs = (f32("vision_config.layer_norm_eps", "vision.attention.layer_no
 ACTIVATION = Flags("vision_config.hidden_act", {"gelu": "use_gelu", "gelu_pytorch_tanh": "use_gelu", "silu": "use_silu"})
 
 TOWER: Mapping[str, Expr] = {"v": "vision_config.num_hidden_layers"}
+CLIP = "vision_tower.vision_model"
+CLIP_BLOCKS = f"{CLIP}.encoder.layers.{{v}}"
 CLIP_BLOCK = {
     f"{hf}.{part}": f"{gguf}.{part}"
     for hf, gguf in {
@@ -39,17 +41,34 @@ CLIP_BLOCK = {
     }.items()
     for part in ("weight", "bias")
 }
-POST_NORM = {
-    "post_layernorm.weight": "v.post_ln.weight",
-    "post_layernorm.bias": "v.post_ln.bias",
+PATCHES = {
+    "embeddings.patch_embedding.weight": "v.patch_embd.weight",
+    "embeddings.position_embedding.weight": "v.position_embd.weight",
+}
+WIDTH, FEED, PATCH = "vision_config.hidden_size", "vision_config.intermediate_size", "vision_config.patch_size"
+CLIP_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+    f"{CLIP}.embeddings.patch_embedding.weight": (WIDTH, "vision_config.num_channels", PATCH, PATCH),
+    **{f"{CLIP_BLOCKS}.self_attn.{part}_proj.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "out")},
+    f"{CLIP_BLOCKS}.mlp.fc1.weight": (FEED, WIDTH),
+    f"{CLIP_BLOCKS}.mlp.fc2.weight": (WIDTH, FEED),
 }
 CLIP_DEFAULTS = {
     "vision_config.hidden_size": 768,
     "vision_config.intermediate_size": 3072,
     "vision_config.num_hidden_layers": 12,
     "vision_config.num_attention_heads": 12,
+    "vision_config.num_channels": 3,
     "vision_config.image_size": 224,
     "vision_config.patch_size": 32,
     "vision_config.layer_norm_eps": 1e-5,
     "vision_config.hidden_act": "quick_gelu",
+}
+CLIP_PREFIXES = {  # as Transformers 5 saves them, with its classes' own parts or without
+    "model.language_model.": "language_model.model.",
+    "model.multi_modal_projector.": "multi_modal_projector.",
+    "model.vision_tower.vision_model.": f"{CLIP}.",
+    "model.vision_tower.": f"{CLIP}.",
+    f"{CLIP}.": f"{CLIP}.",
+    "vision_tower.": f"{CLIP}.",
+    "lm_head.": "language_model.lm_head.",
 }

@@ -81,7 +81,7 @@ def write(model: Model, request: Request) -> Target:
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
-    losses += rebuild.assumption_losses(model.architecture, model.config)
+    losses += rebuild.assumption_losses(model.architecture.assumed, model.config)
     losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
     losses += lost(matching)
     if request.only != "config":

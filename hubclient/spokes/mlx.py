@@ -17,8 +17,8 @@ from hubclient.architectures.layouts import Layout, Matching
 from hubclient.architectures.patterns import Pattern, template
 from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
 from hubclient.formats import mlx
-from hubclient.formats.codecs import can_encode
-from hubclient.formats.encodings import BF16, F16, F32
+from hubclient.formats.codecs import can_encode, can_repack
+from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.jsonfile import parse_object
 from hubclient.formats.mlx.packing import PACKINGS, Packing, named, names, write_quantization
 from hubclient.formats.mlx.planes import WEIGHT
@@ -38,6 +38,7 @@ GROUPS = True
 
 _FLOATS = (F32, F16, BF16)
 _TORCH_DTYPES = {huggingface.TORCH_DTYPES[dtype.name]: dtype for dtype in _FLOATS}
+_MICROSCALED = tuple(ENCODINGS[name] for name, (_, dtype) in PACKINGS.items() if dtype is None)
 _REMOVED = ("_name_or_path", "vision_config")  # as save_config does
 
 
@@ -139,11 +140,18 @@ class _Names:
 def _natural(model: Model, array: Array, sources: Iterable[str], *, cast: bool = True) -> Encoding:
     """The encoding of a tensor if nothing is asked for: packed as it is, or its dtype after mlx-lm's cast."""
     packed = encodings_of(array)
-    if len(packed) == 1 and array.moves_rows and len(array.shape) > 1 and (stored := next(iter(packed))).name in PACKINGS:
+    if len(packed) == 1 and array.moves_rows and len(array.shape) > 1 and (stored := _as_planes(packed.pop())):
         return stored
     dtypes = {_plain(huggingface.restored(model, array, source)) for source in sources}
     dtype = dtypes.pop() if len(dtypes) == 1 else F32
     return (_cast_to(model.raw_config) or dtype) if cast and dtype in _FLOATS else dtype
+
+
+def _as_planes(encoding: Encoding) -> Encoding | None:
+    """What packed rows are in MLX without being unpacked; None if they, or plain ones, are nothing there."""
+    if encoding.name in PACKINGS:
+        return encoding
+    return next((planes for planes in _MICROSCALED if can_repack(encoding, planes)), None)
 
 
 def _cast_to(raw: Mapping[str, Any]) -> Encoding | None:
@@ -209,14 +217,18 @@ def _explicit(model: Model) -> dict[str, Any]:
 
 
 def _quantization(specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
-    """`quantization`; empty if nothing is packed and nothing was to be."""
+    """`quantization`; empty if nothing is packed and nothing was to be. What the source had packed comes first, as in mlx-lm."""
     packed = {spec.name: PACKINGS[spec.encoding.name][0] for spec in specs if spec.encoding.name in PACKINGS}
-    before = Counter(packing for packing in packed.values() if packing.mode != "affine" or choice.packing is None)
-    default = before.most_common(1)[0][0] if before else choice.packing
+    microscaled = [packing for packing in packed.values() if packing.mode != "affine"]
+    default = _commonest(microscaled) or choice.packing or _commonest(packed.values())
     if default is None:
         return {}
     modules = {name.removesuffix(WEIGHT): packing for name, packing in packed.items()}
     return write_quantization(modules, default, (name.removesuffix(WEIGHT) for name in packed if choice.forced(name)))
+
+
+def _commonest(packings: Iterable[Packing]) -> Packing | None:
+    return next((packing for packing, _ in Counter(packings).most_common(1)), None)
 
 
 def _generation(model: Model) -> dict[str, Any]:

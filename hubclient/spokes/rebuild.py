@@ -77,9 +77,9 @@ def rebuild(
         whole["label2id"] = {label: int(index) for index, label in whole["id2label"].items()}
     said = spell(whole)
     if architecture.nested:
-        outer = {key: said.pop(key) for key in ("vision_config", "tie_word_embeddings", "torch_dtype") if key in said}
-        said = {"text_config": {"model_type": architecture.nested, **said, **outer}, **outer}
-        said["text_config"].pop("vision_config", None)
+        own = {key: said.pop(key) for key in ("vision_config", *architecture.outer) if key in said}
+        both = {key: said[key] for key in ("tie_word_embeddings", "torch_dtype") if key in said}
+        said = {"text_config": {"model_type": architecture.nested, **said}, **own, **both}
     return {"architectures": [hf_class], "model_type": architecture.model_type, **said}
 
 
@@ -134,10 +134,10 @@ def _within_one_step(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> bo
     return bool(np.all(np.abs(one - two) <= np.spacing(np.maximum(np.abs(one), np.abs(two)))))
 
 
-def assumption_losses(architecture: Architecture, config: Mapping[str, Any]) -> list[str]:
+def assumption_losses(assumed: Mapping[str, tuple[Any, ...] | Expr], config: Mapping[str, Any]) -> list[str]:
     """A sentence for each config value that GGUF has no key for and its readers take to be something else."""
     losses = []
-    for path, expected in architecture.assumed.items():
+    for path, expected in assumed.items():
         value = lookup(config, path)
         accepted = expected if isinstance(expected, tuple) else (_assumed(expected, config), None)
         if value not in accepted:

@@ -12,7 +12,7 @@ from hubclient.architectures.expressions import evaluate
 from hubclient.architectures.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 from hubclient.testing.bench import refuse
-from hubclient.testing.sizes import expressions, size_of, values_of
+from hubclient.testing.sizes import expressions, size_of, spelled, values_of
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
@@ -60,7 +60,7 @@ class Shaper:
         one_way = len(rule.hf) == 1 and not spread
         side = rule.hf if one_way else rule.target
         if len(side) == 1:
-            candidates: Iterator[tuple[Shape, ...]] = ((shape,) for shape in self._candidates(rule.hf[0].text, local))
+            candidates: Iterator[tuple[Shape, ...]] = ((shape,) for shape in self._candidates(rule.hf[0].text, local, self._spelled(rule)))
         else:
             candidates = pairings(*(list(self._candidates(pattern.text, local))[:40] for pattern in side))
         step: Callable[..., Any] = rule.transform.forward if one_way else rule.transform.backward
@@ -78,9 +78,10 @@ class Shaper:
             f"{{{rule.hf[0].text!r}: (...)}}, or give the kit other sizes with `config`"
         )
 
-    def _candidates(self, name: str, local: Sequence[int]) -> Iterator[Shape]:
+    def _candidates(self, name: str, local: Sequence[int], whole: Sequence[Shape] = ()) -> Iterator[Shape]:
         """Shapes from the likely to the unlikely: vectors for biases and norms, matrices for the rest, then more axes."""
         sizes = list(dict.fromkeys((*local, self._usual, *self._sizes)))
+        yield from whole
         vectors = [(size,) for size in (sizes if local else (self._usual, *sizes))]
         matrices = [(size, self._usual) for size in sizes] + [(one, two) for one in sizes for two in sizes]
         last = name.rpartition(".")[2]
@@ -98,6 +99,11 @@ class Shaper:
                     if _covers(Pattern.of(text), Pattern.of(fact.name)) and fact.of({fact.name: shape}) != size_of(key, self._config):
                         return False
         return True
+
+    def _spelled(self, rule: Rule) -> list[Shape]:
+        """Shapes that a transform spells out (a reshape does), the usual width in the place of what it leaves open."""
+        made = ([self._usual if item is None else size_of(item, self._config) for item in each] for each in spelled(rule.transform))
+        return [tuple(size for size in shape if size) for shape in made if None not in shape]
 
     def _local_sizes(self, rule: Rule) -> list[int]:
         """Sizes that a transform speaks of, sums and products of neighbours among them, the most telling first."""

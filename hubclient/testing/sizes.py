@@ -50,6 +50,20 @@ def expressions(value: Any) -> Iterator[Expr]:
                 yield from expressions(held)
 
 
+def spelled(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The tuples of expressions that a transform holds, which may be whole shapes."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from spelled(item)
+    elif is_dataclass(value):
+        for each in fields(value):
+            held = getattr(value, each.name)
+            if "Expr" in str(each.type) and isinstance(held, tuple):
+                yield held
+            elif isinstance(held, Transform | tuple):
+                yield from spelled(held)
+
+
 def keys_in(expression: Any) -> Iterator[str]:
     """The config keys that an expression takes its numbers from."""
     if isinstance(expression, str):
@@ -72,7 +86,7 @@ def all_expressions(architecture: Architecture) -> list[Expr]:
     found += [*expressions(architecture.placement)]
     found += [expression for entry in (*architecture.config, *architecture.projector) for expression in expressions(entry)]
     found += [value for value in architecture.assumed.values() if not isinstance(value, tuple)]
-    return list(dict.fromkeys(found))
+    return list({repr(expression): expression for expression in found}.values())  # some hold a dict, so they cannot be hashed
 
 
 def size_keys(architecture: Architecture) -> list[str]:

@@ -2,61 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import ROOT
 
-from hubclient.architectures import Architecture, Layout, block, concat, identity, optional, rope, transpose
+from hubclient.architectures import Architecture, Layout, biased, block, concat, either, identity, optional, rope, transpose
+from hubclient.architectures.expressions import evaluate
 from hubclient.architectures.layouts import Matching
 from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.tables import Rule, Side
 from hubclient.plugins import Host
+from hubclient.plugins.builtins import ARCHITECTURES
 from hubclient.plugins.discovery import Scan
 
+ROOM = Path(__file__).resolve().parents[2] / "architectures"
 EVERY = Host(third_party=lambda: Scan((), ()), environ={}).all_architectures()
-LAYOUTS = [pytest.param(item, space, id=f"{item.name}-{space}") for item in EVERY for space in item.layouts]
-LAYERS = 12
+LAYERS, MANY = 12, 3  # blocks, and of what is stacked (experts)
+VARIANTS = (0, 1)
 
 
-def names_of(architecture: Architecture, space: str) -> list[str]:
-    """Every Hugging Face name that the layout has rules for, in a model of twelve layers."""
-    return [name for rule in architecture.layouts[space].rules for pattern in rule.hf for name in instances(pattern)]
+class Sizes(Mapping[str, Any]):
+    """A config in which every size is MANY."""
+
+    def __getitem__(self, key: str) -> int:
+        return MANY
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
-def instances(pattern: Pattern) -> list[str]:
-    return [pattern.name({"i": layer}) for layer in range(LAYERS)] if pattern.captures else [pattern.text]
+def sample(layout: Layout, variant: int) -> dict[str, Rule]:
+    """Every Hugging Face name of a model and its rule; of alternatives those of number `variant`, or the last there are."""
+    last: dict[str, int] = {}
+    for rule in layout.rules:
+        if rule.choice:
+            last[rule.choice[0]] = max(last.get(rule.choice[0], 0), rule.choice[1])
+    found: dict[str, Rule] = {}
+    for rule in layout.rules:
+        if rule.choice is None or rule.choice[1] == min(variant, last[rule.choice[0]]):
+            found |= {name: rule for pattern in rule.hf for name in instances(pattern, rule)}
+    return found
+
+
+def instances(pattern: Pattern, rule: Rule | None = None) -> list[str]:
+    spread = rule.transform.spread[0] if rule and rule.transform.spread else ""
+    captures = sorted(pattern.captures)
+    numbers = itertools.product(*(range(MANY if capture == spread else LAYERS) for capture in captures))
+    return [pattern.name(dict(zip(captures, values, strict=True))) for values in numbers]
+
+
+def counts(layout: Layout) -> dict[str, int]:
+    return dict.fromkeys((capture for rule in layout.rules for pattern in rule.target for capture in pattern.captures), LAYERS)
+
+
+def match(layout: Layout, rules: Mapping[str, Rule], side: Side) -> Matching:
+    encodings = {name: rule.stored[0] if rule.stored else "F32" for name, rule in rules.items()}
+    return layout.match(rules, side, counts(layout), Sizes(), encodings)
 
 
 def strays(matching: Matching) -> tuple[str, ...]:
-    return (*matching.unmatched, *matching.missing, *matching.dropped, *matching.omitted)
+    return (*matching.unmatched, *matching.missing, *matching.surplus, *matching.dropped, *matching.omitted)
 
 
-def test_the_families_are_there():
-    assert {item.name for item in EVERY} == {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt2", "bert", "bert-classifier"}
+def test_every_family_module_is_announced():
+    families = {path.stem for path in ROOM.glob("*.py") if "\nARCHITECTURES = (" in path.read_text()}
+    assert {module.rpartition(".")[2] for module in ARCHITECTURES} == families
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
-def test_every_name_goes_to_the_target_and_comes_back(architecture: Architecture, space: str):
-    layout, names = architecture.layouts[space], names_of(architecture, space)
-    there = layout.match(names, "hf", {"i": LAYERS})
+def test_every_name_goes_to_the_target_and_comes_back(architecture: Architecture, space: str, variant: int):
+    layout = architecture.layouts[space]
+    names = sample(layout, variant)
+    there = match(layout, names, "hf")
     assert strays(there) == ()
-    targets = [name for bound in there.bound for name in bound.outputs]
-    assert len(set(targets)) == len(targets) and len(set(names)) == len(names)
-    back = layout.match(targets, "target", {"i": LAYERS})
+    targets = {name: bound.rule for bound in there.bound for name in bound.outputs}
+    assert len(targets) == sum(len(bound.outputs) for bound in there.bound)
+    back = match(layout, targets, "target")
     assert strays(back) == ()
     assert sorted(name for bound in back.bound for name in bound.outputs) == sorted(names)
     assert {bound.inputs: bound.outputs for bound in back.bound} == {bound.outputs: bound.inputs for bound in there.bound}
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
-def test_a_tensor_that_is_needed_and_lacking_is_missing(architecture: Architecture, space: str):
-    layout, names = architecture.layouts[space], names_of(architecture, space)
-    needed = {name for rule in layout.rules if rule.required for pattern in rule.hf for name in instances(pattern)}
-    assert needed
-    for name in names:
-        matching = layout.match([other for other in names if other != name], "hf", {"i": LAYERS})
-        assert matching.missing == ((name,) if name in needed else ())
+def test_a_tensor_that_is_needed_and_lacking_is_missing(architecture: Architecture, space: str, variant: int):
+    layout = architecture.layouts[space]
+    names = sample(layout, variant)
+    assert any(rule.required for rule in names.values())
+    for lacking, rule in names.items():
+        if template(lacking)[1][:1] in ((), (str(LAYERS - 1),)):  # one block of all will do
+            missing = match(layout, {name: other for name, other in names.items() if name != lacking}, "hf").missing
+            if rule.choice and missing:
+                assert rule.required and len(rule.hf) == 1  # or the first of another alternative, if nothing of this one is left
+            else:
+                assert missing == ((lacking,) if rule.required or len(rule.hf) > 1 else ()), lacking
 
 
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
@@ -73,13 +122,12 @@ def test_what_is_dropped_or_omitted_is_known_and_no_rule(architecture: Architect
 
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
 def test_modules_of_the_placement_are_modules_of_the_layout(architecture: Architecture, space: str):
-    names = [name.rpartition(".")[0] for name in names_of(architecture, space)]
-    names += [
-        pattern.text.rpartition(".")[0] for pattern in (*architecture.layouts[space].omit, *architecture.layouts[space].drop)
-    ]
-    inside = architecture.placement.block.format(i=0) + "."
+    layout, placement = architecture.layouts[space], architecture.placement
+    patterns = [pattern for rule in layout.rules for pattern in rule.hf] + [*layout.omit, *layout.drop]
+    names = [name.rpartition(".")[0] for pattern in patterns for name in instances(pattern)]
+    inside = placement.block.format(i=0) + "."
     assert any(name.startswith(inside) for name in names)
-    for module in architecture.placement.first:
+    for module in (*placement.first, *(inside + module for module in placement.experts)):
         assert any(f"{name}.".startswith(f"{module}.") for name in names), module
 
 
@@ -168,3 +216,30 @@ def test_a_template_and_its_digits_are_the_name(parts: list[str]):
 def test_a_claim_of_four_thousand_million_layers_costs_nothing():
     layout = Layout.of(block("m.{i}", "blk.{i}", {"w": "w", "v": "v"}))
     assert layout.match(["m.0.w", "m.0.v"], "hf", {"i": 2**32 - 1}).missing[:2] == ("m.1.w", "m.2.w")
+
+
+def test_a_target_name_of_several_alternatives_goes_where_the_rest_of_the_block_is():
+    one, two = {"norm": "norm"}, {"norm_1": "norm_2", "norm_mlp": "norm"}
+    layout = Layout.of(block("m.{i}", "blk.{i}", either(one, two)))
+    names = ["blk.0.norm", "blk.1.norm", "blk.1.norm_2", "blk.2.norm_2", "blk.2.norm"]
+    back = layout.match(names, "target", {"i": 3})
+    assert strays(back) == ()
+    assert [(bound.inputs, bound.outputs) for bound in back.bound] == [
+        (("blk.1.norm_2",), ("m.1.norm_1",)),
+        (("blk.2.norm_2",), ("m.2.norm_1",)),
+        (("blk.0.norm",), ("m.0.norm",)),
+        (("blk.1.norm",), ("m.1.norm_mlp",)),
+        (("blk.2.norm",), ("m.2.norm_mlp",)),
+    ]
+    assert layout.match(["blk.0.norm_2"], "target", {"i": 1}).missing == ("blk.0.norm",)
+
+
+def test_weights_and_biases_go_the_same_way():
+    layout = Layout.of(block("m.{i}", "blk.{i}", biased({"a": "b", "qkv": rope("heads") >> "q"})))
+    assert [(rule.hf[0].text, rule.target[0].text) for rule in layout.rules] == [
+        ("m.{i}.a.weight", "blk.{i}.b.weight"),
+        ("m.{i}.a.bias", "blk.{i}.b.bias"),
+        ("m.{i}.qkv.weight", "blk.{i}.q.weight"),
+        ("m.{i}.qkv.bias", "blk.{i}.q.bias"),
+    ]
+    assert {rule.transform for rule in layout.rules} == {identity, rope("heads")}

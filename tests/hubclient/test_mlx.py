@@ -270,15 +270,13 @@ def test_the_way_over_mlx_gives_the_same_gguf(variant: str, kind: str, workshop:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@EACH
-def test_from_gguf_to_mlx_as_from_the_folder(golden: Golden, variant: str, workshop: Workshop, tmp_path: Path):
-    if not whole(golden):
-        pytest.skip("the vision part lies in another file")
-    group = golden.record["mlx"].get(variant, {}).get("quantize", {}).get("group_size")
-    checkpoint = Checkpoint.from_pretrained(workshop.gguf(golden, "f32"))
-    checkpoint.save_pretrained(tmp_path / "out", format="mlx", type=VARIANTS[variant], group_size=group)
-    assert config_of(tmp_path / "out") == config_of(workshop.mlx(golden, variant))
-    assert tensors(tmp_path / "out") == tensors(workshop.mlx(golden, variant))
+@WHOLE
+def test_from_gguf_straight_to_mlx_is_as_over_safetensors(golden: Golden, variant: str, workshop: Workshop, tmp_path: Path):
+    gguf = workshop.gguf(golden, "f32")
+    for name, source in (("straight", gguf), ("over", workshop.back(gguf))):
+        Checkpoint.from_pretrained(source).save_pretrained(tmp_path / name, format="mlx", type=VARIANTS[variant])
+    assert config_of(tmp_path / "straight") == config_of(tmp_path / "over")
+    assert tensors(tmp_path / "straight") == tensors(tmp_path / "over")
 
 
 def test_verify_sees_what_is_wrong(workshop: Workshop, tmp_path: Path):

@@ -1,0 +1,100 @@
+"""Gemma 3 with its SigLIP tower, whose patches are averaged, normalised and projected before the text part.
+
+Source: Transformers `modeling_gemma3`, `modeling_siglip`; llama.cpp `conversion/gemma.py`.
+"""
+
+from dataclasses import replace
+
+from hubclient.architectures import Fixed, Layout, block, present
+from hubclient.architectures.gemma3 import GEMMA3, NORM
+from hubclient.architectures.imaging import Also, PooledTokens
+from hubclient.architectures.vision import (
+    CLIP,
+    CLIP_BLOCK,
+    CLIP_BLOCKS,
+    CLIP_DEFAULTS,
+    CLIP_PREFIXES,
+    CLIP_SHAPES,
+    EPSILON,
+    PATCHES,
+    SIZES,
+    TOWER,
+    VISION,
+    WIDTH,
+)
+
+TEXT = GEMMA3.within("language_model", mlx="language_model")
+ENDS = {
+    **PATCHES,
+    "embeddings.patch_embedding.bias": "v.patch_embd.bias",
+    "post_layernorm.weight": "v.post_ln.weight",
+    "post_layernorm.bias": "v.post_ln.bias",
+}
+PROJECTOR = {
+    "mm_input_projection_weight": "mm.input_projection.weight",
+    "mm_soft_emb_norm.weight": NORM >> "mm.soft_emb_norm.weight",
+}
+HEAD = (
+    "attention.in_proj_bias", "attention.in_proj_weight", "attention.out_proj.bias", "attention.out_proj.weight",
+    "layernorm.bias", "layernorm.weight", "mlp.fc1.bias", "mlp.fc1.weight", "mlp.fc2.bias", "mlp.fc2.weight", "probe",
+)  # fmt: skip
+MMPROJ = Layout.of(
+    block("multi_modal_projector", "", PROJECTOR),
+    block(CLIP, "", ENDS),
+    block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
+    name="clip",
+    drop=(f"{CLIP}.embeddings.position_ids",),
+    omit=tuple(f"{CLIP}.head.{part}" for part in HEAD),  # pools a whole image, which Gemma does not ask for
+)
+
+GEMMA3_VISION = replace(
+    TEXT,
+    name="gemma3_vision",
+    hf=("Gemma3ForConditionalGeneration",),
+    model_type="gemma3",
+    nested="gemma3_text",
+    outer=("mm_tokens_per_image",),
+    prefixes=CLIP_PREFIXES,
+    repeats=TOWER,
+    defaults={
+        **TEXT.defaults,
+        **CLIP_DEFAULTS,
+        "vision_config.patch_size": 16,
+        "vision_config.layer_norm_eps": 1e-6,
+        "vision_config.hidden_act": "gelu_pytorch_tanh",
+        "mm_tokens_per_image": 256,
+    },
+    projector=(
+        *VISION,
+        *SIZES,
+        *EPSILON,
+        Fixed("use_gelu", "bool", value=True),
+        PooledTokens(
+            "mm_tokens_per_image", "vision_config.image_size", "vision_config.patch_size", "vision.projector.scale_factor"
+        ),
+        Also("preprocessor.size.height", "vision.image_size"),
+        Also("preprocessor.size.width", "vision.image_size"),
+        Fixed("projector_type", "str", "gemma3"),
+    ),
+    layouts={
+        "gguf": replace(TEXT.layouts["gguf"], name="gemma3"),
+        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="gemma3"),
+        "mmproj": MMPROJ,
+    },
+    implied={**TEXT.implied, "vision_config.vision_use_head": present(f"{CLIP}.head.probe")},
+    shapes={**TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.mm_input_projection_weight": (WIDTH, "hidden_size")},
+    projector_assumed={
+        "vision_config.model_type": ("siglip_vision_model", None),
+        "vision_config.hidden_act": ("gelu_pytorch_tanh", "gelu"),
+    },
+    look_alike="gemma3",
+    placement=replace(
+        TEXT.placement,
+        block="language_model.model.layers.{i}",
+        first=("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
+        last=("language_model.model.norm", "language_model.lm_head"),
+        tied={"language_model.lm_head": "language_model.model.embed_tokens"},
+    ),
+)
+
+ARCHITECTURES = (GEMMA3_VISION,)
