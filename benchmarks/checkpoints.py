@@ -1,9 +1,10 @@
-"""The checkpoints that are measured, written here: Llamas with random weights in bf16, in Transformers' folder layout.
+"""The checkpoints that are measured, written here: random weights in bf16, or none, in Transformers' folder layout.
 
     python -m benchmarks.checkpoints tinyllama .bench/checkpoints/tinyllama
 
 `tinyllama` has the published dimensions of TinyLlama-1.1B, `small` the same layout in 1 MB, `wide` one tensor of 4.2 GB,
-`deep` 90,003 tensors in 160 shards. The last two are sparse files: their headers are real, their weights read as zeros.
+`deep` 90,003 tensors in 160 shards; `deepseek` has those of DeepSeek-V3 in 160 shards, 1.4 TB, and `experts` its first four
+blocks with a smaller hidden size, 3.3 GB. All but the first two are sparse files: headers are real, weights read as zeros.
 """
 
 from __future__ import annotations
@@ -16,11 +17,37 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from benchmarks.deepseek import DeepSeekV3
 from benchmarks.vocabulary import write_tokenizer
 
 _STEP = 1 << 22  # weights made at a time
+
+
+class Dimensions(Protocol):
+    """What a checkpoint is made from."""
+
+    @property
+    def vocab(self) -> int:
+        """Tokens."""
+
+    @property
+    def shards(self) -> int:
+        """Weight files, which hold about as many bytes each."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether weights are holes."""
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Names and shapes in the order in which they fill the shards."""
+
+    def dtype(self, name: str) -> str:
+        """BF16 or F32."""
+
+    def config(self) -> dict[str, Any]:
+        """config.json's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +88,10 @@ class Llama:
             ("self_attn.v_proj", (keys, self.hidden)),
         )
 
+    def dtype(self, name: str) -> str:  # noqa: ARG002
+        """All alike."""
+        return "BF16"
+
     def config(self) -> dict[str, Any]:
         """config.json's content."""
         return {
@@ -87,7 +118,7 @@ class Llama:
         }
 
 
-CHECKPOINTS: Mapping[str, Llama] = {
+CHECKPOINTS: Mapping[str, Dimensions] = {
     "tinyllama": Llama(hidden=2048, layers=22, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000),
     "small": Llama(hidden=128, layers=2, heads=4, kv_heads=2, head_dim=32, intermediate=352, vocab=512),
     "wide": Llama(
@@ -96,10 +127,12 @@ CHECKPOINTS: Mapping[str, Llama] = {
     "deep": Llama(
         hidden=2048, layers=10_000, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000, shards=160, sparse=True
     ),
+    "deepseek": DeepSeekV3(),
+    "experts": DeepSeekV3(hidden=2048, layers=4, further=0, vocab=32000, shards=160),
 }
 
 
-def write_checkpoint(model: Llama, folder: Path) -> Path:
+def write_checkpoint(model: Dimensions, folder: Path) -> Path:
     """Write the folder anew; it appears under its name when it is complete."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -118,27 +151,50 @@ def ensure(name: str, bench: Path) -> Path:
     return folder if folder.exists() else write_checkpoint(CHECKPOINTS[name], folder)
 
 
-def _write_weights(model: Llama, folder: Path) -> None:
-    tensors = list(model.tensors())
-    size = math.ceil(len(tensors) / model.shards)
-    shards = [tensors[start : start + size] for start in range(0, len(tensors), size)]
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * {"BF16": 2, "F32": 4}[self.dtype]
+
+
+def _write_weights(model: Dimensions, folder: Path) -> None:
+    tensors = [_Tensor(name, shape, model.dtype(name)) for name, shape in model.tensors()]
+    total = sum(tensor.nbytes for tensor in tensors)
+    shards = list(_shards(tensors, total / model.shards))
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        weight_map |= {tensor: name for tensor, _ in shard}
+        weight_map |= {tensor.name: name for tensor in shard}
         _write_shard(folder / name, shard, sparse=model.sparse, seed=number)
     if len(shards) > 1:
-        total = sum(2 * math.prod(shape) for _, shape in tensors)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write_shard(path: Path, tensors: Sequence[tuple[str, tuple[int, ...]]], *, sparse: bool, seed: int) -> None:
+def _shards(tensors: Sequence[_Tensor], size: float) -> Iterator[list[_Tensor]]:
+    """Stretches of tensors that begin in the same `size` bytes, each in the order of the safetensors library: wide first, by name."""
+    begun, shard = 0, 0
+    found: list[_Tensor] = []
+    for tensor in tensors:
+        if begun >= (shard + 1) * size and found:
+            yield sorted(found, key=lambda item: (item.dtype != "F32", item.name))
+            shard, found = int(begun // size), []
+        found.append(tensor)
+        begun += tensor.nbytes
+    yield sorted(found, key=lambda item: (item.dtype != "F32", item.name))
+
+
+def _write_shard(path: Path, tensors: Sequence[_Tensor], *, sparse: bool, seed: int) -> None:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in tensors:
-        begin, end = end, end + 2 * math.prod(shape)
-        entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    for tensor in tensors:
+        begin, end = end, end + tensor.nbytes
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [begin, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
@@ -146,8 +202,8 @@ def _write_shard(path: Path, tensors: Sequence[tuple[str, tuple[int, ...]]], *, 
         if sparse:
             file.truncate(8 + len(header) + end)
             return
-        for index, (_, shape) in enumerate(tensors):
-            for weights in _weights(shape, seed * 1_000_003 + index):
+        for index, tensor in enumerate(tensors):
+            for weights in _weights(tensor.shape, seed * 1_000_003 + index):
                 file.write(weights)
 
 

@@ -37,6 +37,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
     "hubclient.architectures.llava": ("hf.LlavaForConditionalGeneration", "gguf.llama", "mlx.llava", "mmproj.clip"),
     "hubclient.architectures.mistral3": ("hf.Mistral3ForConditionalGeneration", "gguf.mistral3", "mlx.mistral3", "mmproj.clip"),
+    "hubclient.architectures.gemma3_vision": ("hf.Gemma3ForConditionalGeneration", "gguf.gemma3", "mlx.gemma3", "mmproj.clip"),
     "hubclient.architectures.qwen2_vl": ("hf.Qwen2VLForConditionalGeneration", "gguf.qwen2vl", "mlx.qwen2_vl", "mmproj.clip"),
     "hubclient.architectures.mixtral": ("hf.MixtralForCausalLM", "hf.MixtralModel", "gguf.llama", "mlx.mixtral"),
     "hubclient.architectures.qwen_moe": (

@@ -51,6 +51,9 @@ ALWAYS_F32 = frozenset({
 # convolutions of projector files, which are read as float16 or float32 only
 _F16_OR_F32 = (".patch_embd.weight", ".patch_merger.weight")
 
+# multiplied as it is by Gemma 3's projector graph, which cannot transpose other types
+_F16_ALWAYS = "mm.input_projection.weight"
+
 # too sensitive for ternary blocks
 F16_IF_TERNARY = frozenset({
     "token_embd.weight",
@@ -79,6 +82,8 @@ def stored_type(name: str, shape: Sequence[int], wanted: Encoding, source: Encod
         return MXFP4
     if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(_QUANTISABLE):
         return F32
+    if name == _F16_ALWAYS:
+        return F16
     if name.endswith(_F16_OR_F32):
         return F16 if wanted == F16 else F32
     pattern = ".".join("{}" if part.isdecimal() else part for part in name.split("."))

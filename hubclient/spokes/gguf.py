@@ -50,8 +50,11 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
 
 def parts(model: Model, request: Request) -> tuple[Request, ...]:
     """The text part, and the vision part where a model has one: two files."""
-    if request.only is None and projector.split(model)[1]:
+    if request.only is not None:
+        return (request,)
+    if projector.split(model)[1]:
         return replace(request, only="text"), replace(request, only="projector")
+    projector.refuse_without(model)
     return (request,)
 
 
@@ -92,7 +95,10 @@ def write(model: Model, request: Request) -> Target:
     if request.only == "config":
         label, specs, arrays = request.only, (), {}
     elif not arrays:
-        raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
+        part = " of a text part" if request.only == "text" else ""
+        raise UnmappedTensor(
+            f"{model.opened.path}: holds no tensors{part}", hint="--only tokenizer and --only config need none"
+        )
     name = display_name(model.opened.path)
     spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)

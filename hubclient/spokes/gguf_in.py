@@ -45,7 +45,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     located(opened, lambda: rebuild.check_sizes(architecture, config, shapes))
     located(opened, lambda: rebuild.check_shapes(architecture, config, shapes, complete=False))
     vision_config = projector.told(architecture, opened.companion)
-    vision = projector.read(architecture, opened.companion, {**config, **vision_config})
+    vision = projector.read(architecture, opened.companion, config, vision_config)
     kept = packed(matching)  # whatever a file that has been packed since says that they were
     known = {**(carried.all_dtypes([*tensors, *vision]) if carried else {}), **kept}
     plain = (opened.tensors[name] for bound in matching.bound if not bound.rule.stored for name in bound.inputs)
@@ -60,6 +60,8 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     if not kept:
         raw.pop("quantization_config", None)  # of a source that was packed until it became this file
     whole = located(opened, lambda: normalise(raw, architecture.defaults, architecture.aliases))
+    if opened.companion is not None:
+        projector.check_shapes(architecture, opened.companion, whole, vision)
     aside = {key: value for key, value in {**config, **vision_config}.items() if key in _ASIDE}
     files = dict(carried.files) if carried else located(opened, lambda: _rebuilt_files(opened.metadata, config, raw))
     naming = carried.naming if carried else Naming(not architecture.headless(hf_class))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
+from hubclient.architectures.arrays import Slice, reshaped
 from hubclient.architectures.config import normalise
+from hubclient.architectures.expressions import lookup
 from hubclient.architectures.pairs import Fixed, backward, forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UsageError
 from hubclient.formats.gguf import PROJECTOR
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
+from hubclient.formats.tokenizers.added import all_added
 from hubclient.model import Model, Request, Target, display_name, leaf
+from hubclient.spokes import rebuild
 from hubclient.spokes.matching import converted, located, lost, match
 
 if TYPE_CHECKING:
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
 SPACE = "mmproj"
 _TYPE = "projector_type"
+_PREPARED = ("image_mean", "image_std")
 
 
 def split(model: Model) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -35,14 +41,27 @@ def split(model: Model) -> tuple[dict[str, Array], dict[str, Array]]:
     return {name: array for name, array in model.tensors.items() if name not in vision}, vision
 
 
+def refuse_without(model: Model) -> None:
+    """UnmappedTensor for a folder whose config.json tells of a vision part that it does not hold."""
+    stated = model.raw_config.get("vision_config")
+    if SPACE in model.architecture.layouts and model.opened.format == "safetensors" and isinstance(stated, Mapping):
+        raise UnmappedTensor(
+            f"{model.opened.path}: holds no tensor of the vision part that config.json tells of (vision_config)",
+            hint="--only text converts the text part alone",
+        )
+
+
 def write(model: Model, request: Request, label: str, wanted: Encoding) -> Target:
     """The file of the vision part; UnmappedTensor if the model has none."""
     architecture, path = model.architecture, model.opened.path
     _, tensors = split(model)
     if not tensors:
-        raise UnmappedTensor(f"{path}: has no vision part, so there is no projector to write", hint="--only text leaves it out")
+        raise UnmappedTensor(f"{path}: holds no tensor of a vision part, so there is no projector to write")
+    _check_config(model)
     matching = located(model.opened, lambda: match(architecture, SPACE, tensors, "hf", model.config, str(path)))
-    arrays = located(model.opened, lambda: converted(matching, tensors, model.config, "hf"))
+    shapes = {name: array.shape for name, array in tensors.items()}
+    located(model.opened, lambda: rebuild.check_shapes(architecture, model.config, shapes, complete=True))
+    arrays = located(model.opened, lambda: {**converted(matching, tensors, model.config, "hf"), **_rows(model)})
     specs = tuple(TensorSpec(name, array.shape, stored_type(name, array.shape, wanted)) for name, array in arrays.items())
     name = architecture.name_in(SPACE)
     metadata = {"general.architecture": Value("str", name), "general.type": Value("str", SPACE)}
@@ -51,9 +70,40 @@ def write(model: Model, request: Request, label: str, wanted: Encoding) -> Targe
     metadata.update((key, Value(*typed)) for key, typed in pairs.items())
     metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
-    losses = [f"tensor {name} has no place in GGUF" for name in matching.omitted] + lost(matching)
+    losses = rebuild.assumption_losses(architecture.projector_assumed, model.config)
+    losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted] + lost(matching)
     spec = OutputSpec(display_name(path), specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped, before=PROJECTOR)
+
+
+def _check_config(model: Model) -> None:
+    """What a reader of the file cannot do without must be there."""
+    path = model.opened.path
+    if not isinstance(model.raw_config.get("vision_config"), Mapping):
+        config = model.opened.sidecars.get("config.json", path)
+        raise DamagedInput(f"{config}: has no vision_config, though there are tensors of a vision part", file=config)
+    lacking = [key for key in _PREPARED if lookup(model.config, f"preprocessor.{key}") is None]
+    if lacking:
+        fault = "lacks" if "preprocessor" in model.config else "is missing; it should have"
+        told = f"preprocessor_config.json {fault} {' and '.join(lacking)}, without which no image can be prepared"
+        raise DamagedInput(f"{path}: {told}", hint="copy it from the model's repository; --only text converts the text part alone")
+
+
+def _rows(model: Model) -> dict[str, Array]:
+    """The vectors that repeat a token's row of an embedding."""
+    return {name: _row(model, *source) for name, source in model.architecture.token_rows.items()}
+
+
+def _row(model: Model, embedding: str, token: str) -> Array:
+    tokenizer, path = model.tokenizer, model.opened.path
+    added = all_added(tokenizer, None) if tokenizer is not None and tokenizer.document is not None else {}
+    index = next((index for index, item in added.items() if item.content == token), None)
+    if index is None:
+        raise DamagedInput(f"{path}: its tokenizer has no token {token}, whose embedding belongs into the projector")
+    array = model.tensors.get(embedding)
+    if array is None or len(array.shape) != 2 or index >= array.shape[0]:
+        raise UnmappedTensor(f"{path}: {embedding} has no row for the token {token}, which belongs into the projector", [embedding])
+    return reshaped(Slice(array, index, (1, array.shape[1])), (array.shape[1],))
 
 
 def refuse_alone(opened: OpenedCheckpoint) -> None:
@@ -76,15 +126,36 @@ def told(architecture: Architecture, companion: OpenedCheckpoint | None) -> dict
     return {key: value for key, value in found.items() if value is not None}
 
 
-def read(architecture: Architecture, companion: OpenedCheckpoint | None, config: Mapping[str, Any]) -> dict[str, Array]:
-    """The vision part's tensors under Hugging Face names; DamagedInput if the two files are not of one model."""
+def read(
+    architecture: Architecture, companion: OpenedCheckpoint | None, config: Mapping[str, Any], vision: Mapping[str, Any]
+) -> dict[str, Array]:
+    """The vision part's tensors under Hugging Face names; DamagedInput if the two files are not of one model.
+
+    `config` is what the text part told, `vision` what the vision part did (see `told`).
+    """
     if companion is None:
         return {}
+    path = companion.path
     if SPACE not in architecture.layouts or _type_of(companion) not in types_of([architecture]):
-        raise DamagedInput(f"{companion.path}: is no vision part for the architecture {architecture.name}", file=companion.path)
+        raise DamagedInput(f"{path}: is no vision part for the architecture {architecture.name}", file=path)
+    for key in vision.keys() & config.keys():
+        if vision[key] != config[key]:
+            fault = f"belongs to a text part with {key} {shown(vision[key])}, while this one has {shown(config[key])}"
+            raise DamagedInput(f"{path}: {fault}", file=path)
+    whole = {**config, **vision}
     stored = {name: leaf(ref) for name, ref in companion.tensors.items()}
-    matching = located(companion, lambda: match(architecture, SPACE, stored, "target", config, str(companion.path)))
-    return located(companion, lambda: converted(matching, stored, config, "target"))
+    matching = located(companion, lambda: match(architecture, SPACE, stored, "target", whole, str(path)))
+    tensors = located(companion, lambda: converted(matching, stored, whole, "target"))
+    check_shapes(architecture, companion, whole, tensors)
+    return tensors
+
+
+def check_shapes(
+    architecture: Architecture, companion: OpenedCheckpoint, config: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> None:
+    """DamagedInput if the vision part's tensors contradict the config."""
+    shapes = {name: array.shape for name, array in tensors.items()}
+    located(companion, lambda: rebuild.check_shapes(architecture, config, shapes, complete=False))
 
 
 def fitting(candidates: Iterable[Architecture], companion: OpenedCheckpoint) -> list[Architecture]:

@@ -93,16 +93,19 @@ def check_sizes(architecture: Architecture, config: Mapping[str, Any], shapes: S
 
 def check_shapes(architecture: Architecture, config: Mapping[str, Any], shapes: Shapes, *, complete: bool) -> None:
     """DamagedInput if a tensor's shape contradicts the config. Unless the config is `complete`, what it lacks is not held against it."""
-    patterns = {Pattern.of(text).template: sizes for text, sizes in architecture.shapes.items()}
+    patterns: dict[str, list[Pattern]] = {}
+    for text in architecture.shapes:
+        patterns.setdefault((pattern := Pattern.of(text)).template, []).append(pattern)
     get = evaluate if complete else _evaluate
     wanted: dict[str, list[tuple[Expr, int | None]]] = {}
     for name, shape in shapes.items():
-        kind = template(name)[0]
-        if kind not in patterns:
+        kind, digits = template(name)
+        found = next((pattern.text for pattern in patterns.get(kind, ()) if pattern.match(digits) is not None), None)
+        if found is None:
             continue
-        if kind not in wanted:
-            wanted[kind] = [(size, get(size, config)) for size in patterns[kind]]
-        expected = wanted[kind]
+        if found not in wanted:
+            wanted[found] = [(size, get(size, config)) for size in architecture.shapes[found]]
+        expected = wanted[found]
         if len(expected) != len(shape) or any(
             size not in (None, found) for (_, size), found in zip(expected, shape, strict=True)
         ):

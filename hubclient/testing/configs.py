@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ def come_back(subject: Subject, folder: Path) -> None:  # noqa: ARG001
     for told, config in _configs(subject).items():
         for space, pairs in tables(subject.architecture).items():
             metadata = forward(pairs, config, subject.architecture.name_in(space))
-            for path, value in backward(pairs, metadata, subject.architecture.name_in(space)).items():
+            for path, value in _leaves(backward(pairs, metadata, subject.architecture.name_in(space))):
                 _require_same(path, value, config, told)
             again = forward(pairs, _rebuilt(subject, space, metadata, config), subject.architecture.name_in(space))
             changed = [key for key in {**metadata, **again} if again.get(key) != metadata.get(key)]
@@ -110,12 +110,26 @@ def _rebuilt(subject: Subject, space: str, metadata: Mapping[str, Any], config: 
     return {**whole, "rope_parameters": config["rope_parameters"]} if derived and "rope_parameters" in config else whole
 
 
+def _leaves(told: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted paths and plain values."""
+    for key, value in told.items():
+        if isinstance(value, Mapping) and not all(str(name).isdecimal() for name in value):
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield before + key, value
+
+
 def _require_same(path: str, value: Any, config: Mapping[str, Any], told: str) -> None:
     before = lookup(config, path)
     require(
-        before is None or value == before or _float32(value) == _float32(before),
+        before is None or alike(value, before),
         f"{told}: {path} is {before!r:.60}, and comes back as {value!r:.60}",
     )
+
+
+def alike(one: Any, two: Any) -> bool:
+    """Whether two config values are the same, in float32 if they are numbers with a fraction."""
+    return bool(one == two or _float32(one) == _float32(two))
 
 
 def _float32(value: Any) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _OURS = "hubclient."
 _LENGTH = 8  # bytes of the length in front of a safetensors header
 _END = "<|endoftext|>"
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
 
 class Stored(NamedTuple):
@@ -30,6 +31,16 @@ class Stored(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     data: bytes
+
+    @property
+    def values(self) -> np.ndarray[Any, Any]:
+        """The numbers as float32."""
+        raw = np_from(self.data, ENCODINGS[self.dtype].block_bytes)
+        floats = (raw.astype("<u4") << 16).view("<f4") if self.dtype == "BF16" else raw.view(_NUMPY[self.dtype]).astype("<f4")
+        return floats.reshape(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
 
 
 def write(model: Synthetic, folder: Path, dtype: str = "BF16") -> Path:
@@ -47,15 +58,16 @@ def write(model: Synthetic, folder: Path, dtype: str = "BF16") -> Path:
 def tensors_of(model: Synthetic, dtype: str = "BF16") -> dict[str, Stored]:
     """Random tensors for the model; packed ones in the planes that Transformers has for them."""
     found: dict[str, Stored] = {}
-    for name, shape in model.shapes.items():
-        if name in model.stored:
+    for full, shape in model.shapes.items():
+        name = model.file_name(full)
+        if full in model.stored:
             *rows, columns = shape
             groups = (*rows, columns // 32)
             found[name] = Stored("U8", (*groups, 16), _bytes(name, (*groups, 16)))
             scales = name.removesuffix(BLOCKS) + SCALES
             found[scales] = Stored("U8", groups, _bytes(scales, groups, 120, 130))
         else:
-            bits = numbers(name, shape).view("u4")
+            bits = numbers(full, shape).view("u4")
             found[name] = Stored(dtype, shape, (bits >> 16).astype("<u2").tobytes() if dtype == "BF16" else bits.tobytes())
     return found
 
@@ -66,6 +78,13 @@ def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 
     steps = np.random.default_rng(zlib.crc32(name.encode())).integers(-255, 256, shape)
     return np.asarray(steps / 128, "<f4")
+
+
+def np_from(data: bytes, width: int) -> np.ndarray[Any, Any]:
+    """Bytes as unsigned numbers of so many bytes."""
+    import numpy as np
+
+    return np.frombuffer(data, f"<u{width}")
 
 
 def _bytes(name: str, shape: tuple[int, ...], low: int = 0, high: int = 256) -> bytes:
@@ -170,7 +189,3 @@ def _byte_letters() -> list[str]:
     hidden = [byte for byte in range(256) if byte not in seen]
     return [chr(byte) for byte in seen] + [chr(256 + place) for place in range(len(hidden))]
 
-
-def encoding(name: str) -> Any:
-    """An encoding by name."""
-    return ENCODINGS[name]

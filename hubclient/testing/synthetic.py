@@ -50,6 +50,10 @@ class Synthetic:
         """The class in config.json: the usual one."""
         return self.architecture.hf[0]
 
+    def file_name(self, name: str) -> str:
+        """What a file of this class calls a tensor: bare models leave the prefix out."""
+        return name.removeprefix(self.architecture.prefix) if self.architecture.headless(self.hf_class) else name
+
     @property
     def raw(self) -> dict[str, Any]:
         """config.json's content, in Transformers' spelling."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from reference import ROOT
 
 from hubclient.architectures import Architecture, Layout, biased, block, concat, either, identity, optional, rope, transpose
-from hubclient.architectures.expressions import evaluate
 from hubclient.architectures.layouts import Matching
 from hubclient.architectures.patterns import Pattern, template
 from hubclient.architectures.tables import Rule, Side
@@ -21,8 +19,8 @@ from hubclient.plugins import Host
 from hubclient.plugins.builtins import ARCHITECTURES
 from hubclient.plugins.discovery import Scan
 
-ROOM = Path(__file__).resolve().parents[2] / "architectures"
 EVERY = Host(third_party=lambda: Scan((), ()), environ={}).all_architectures()
+LAYOUTS = [pytest.param(item, space, id=f"{item.name}-{space}") for item in EVERY for space in item.layouts]
 LAYERS, MANY = 12, 3  # blocks, and of what is stacked (experts)
 VARIANTS = (0, 1)
 
@@ -74,7 +72,7 @@ def strays(matching: Matching) -> tuple[str, ...]:
 
 
 def test_every_family_module_is_announced():
-    families = {path.stem for path in ROOM.glob("*.py") if "\nARCHITECTURES = (" in path.read_text()}
+    families = {path.stem for path in (ROOT / "architectures").glob("*.py") if "\nARCHITECTURES = (" in path.read_text()}
     assert {module.rpartition(".")[2] for module in ARCHITECTURES} == families
 
 
@@ -105,7 +103,7 @@ def test_a_tensor_that_is_needed_and_lacking_is_missing(architecture: Architectu
             if rule.choice and missing:
                 assert rule.required and len(rule.hf) == 1  # or the first of another alternative, if nothing of this one is left
             else:
-                assert missing == ((lacking,) if rule.required or len(rule.hf) > 1 else ()), lacking
+                assert missing == ((lacking,) if rule.required or len(rule.hf) > 1 or rule.transform.spread else ()), lacking
 
 
 @pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
@@ -120,15 +118,16 @@ def test_what_is_dropped_or_omitted_is_known_and_no_rule(architecture: Architect
         assert layout.match([name], "target", {"i": 0}).dropped == (name,)
 
 
-@pytest.mark.parametrize(("architecture", "space"), LAYOUTS)
-def test_modules_of_the_placement_are_modules_of_the_layout(architecture: Architecture, space: str):
-    layout, placement = architecture.layouts[space], architecture.placement
-    patterns = [pattern for rule in layout.rules for pattern in rule.hf] + [*layout.omit, *layout.drop]
-    names = [name.rpartition(".")[0] for pattern in patterns for name in instances(pattern)]
-    inside = placement.block.format(i=0) + "."
-    assert any(name.startswith(inside) for name in names)
-    for module in (*placement.first, *(inside + module for module in placement.experts)):
-        assert any(f"{name}.".startswith(f"{module}.") for name in names), module
+@pytest.mark.parametrize("architecture", EVERY, ids=lambda item: item.name)
+def test_modules_of_the_placement_are_modules_of_the_layouts(architecture: Architecture):
+    layouts, placement = architecture.layouts.values(), architecture.placement
+    patterns = [pattern for layout in layouts for rule in layout.rules for pattern in rule.hf]
+    patterns += [pattern for layout in layouts for pattern in (*layout.omit, *layout.drop)]
+    names = [name for pattern in patterns for name in instances(pattern)]
+    inside = (f"{placement.block}.{module}" for module in placement.experts)
+    for module in (*placement.first, placement.block, *inside):
+        one = instances(Pattern.of(module))[0]
+        assert any(name.startswith(f"{one}.") for name in names), module
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tokenizing import (
+    CONTRADICTORY,
     OPTIONS,
     differing,
     files_in,
@@ -26,9 +27,6 @@ from hubclient.formats.model import Value
 from hubclient.formats.tokenizers import from_gguf, read_files, residual, to_files, to_gguf
 
 TYPES = {"str": "string", "u8": "uint8", "u32": "uint32", "i32": "int32", "f32": "float32", "bool": "bool"}
-# tokenizer.json and the SentencePiece model beside it disagree in these (the former normalises nothing), so that keys,
-# which come from the model, cannot give the former's ids; and in the last two keys were made that say something else.
-CONTRADICTORY = {"t5", "mt5", "t5_deep_decoder", "t5_encoder", "t5_v11_gated", "xlm_roberta", "camembert", "gemma4"}
 
 
 def canonical(value: Any) -> str:

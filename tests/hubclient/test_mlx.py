@@ -381,6 +381,7 @@ def test_a_folder_of_shards_is_one_checkpoint(workshop: Workshop, tmp_path: Path
         Checkpoint.from_pretrained(tmp_path / "out")
 
 
+@pytest.mark.mlx
 @pytest.mark.parametrize("variant", VARIANTS)
 @EACH
 def test_mlx_lm_loads_it(golden: Golden, variant: str, workshop: Workshop):
