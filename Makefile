@@ -42,7 +42,7 @@ $(VENV)/.demo: $(VENV)/.base
 # PyTorch first: what comes after it accepts the version that is there instead of fetching its own.
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev,transformers]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,transformers,mlx]"
 	touch $@
 
 clean:

@@ -6,10 +6,11 @@ Source: Transformers `modeling_deepseek_v3`; mlx-lm `deepseek_v3.py` for how it 
 
 from dataclasses import replace
 
-from hubclient.architectures import Layout, block, either, given, present
+from hubclient.architectures import Layout, Pair, block, either, given, present
 from hubclient.architectures.decoder import ENDS, INV_FREQ, MLP, NORMS
-from hubclient.architectures.deepseek_v2 import ATTENTION, BLOCK, CONFIG, COUNT, DEEPSEEK_V2, EXPERTS, GATE, KV_B, SHAPES
+from hubclient.architectures.deepseek_v2 import BLOCK, CONFIG, COUNT, DEEPSEEK_V2, EXPERTS, GATE, SCORES
 from hubclient.architectures.experts import switched
+from hubclient.architectures.latent import ATTENTION, KV_B
 
 CORRECTION = "mlp.gate.e_score_correction_bias"
 CORRECTIONS = f"{BLOCK}.{CORRECTION}"
@@ -18,7 +19,7 @@ FURTHER = {"i": "num_nextn_predict_layers"}
 OF_FURTHER = tuple(
     f"{BLOCK}.{name}.weight" for name in ("embed_tokens", "enorm", "hnorm", "eh_proj", "shared_head.norm", "shared_head.head")
 )
-LAYOUT = Layout.of(
+GGUF = Layout.of(
     ENDS,
     block(BLOCK, "blk.{i}", NORMS, ATTENTION, CORRECTED),
     name="deepseek2",
@@ -26,15 +27,23 @@ LAYOUT = Layout.of(
     omit=OF_FURTHER,
     further=FURTHER,
 )
-SPLIT = {"self_attn.kv_b_proj.weight": KV_B >> ("self_attn.embed_q.weight", "self_attn.unembed_out.weight")}
+MLX = GGUF.following(
+    switched(COUNT),
+    block(BLOCK, BLOCK, {"self_attn.kv_b_proj.weight": KV_B >> ("self_attn.embed_q.weight", "self_attn.unembed_out.weight")}),
+    name="deepseek_v3",
+    omit=OF_FURTHER,
+    keep=(GATE,),
+    wide=(CORRECTIONS,),
+    further=FURTHER,
+)
 
 DEEPSEEK_V3 = replace(
     DEEPSEEK_V2,
     name="deepseek_v3",
     hf=("DeepseekV3ForCausalLM", "DeepseekV3Model"),
     model_type="deepseek_v3",
-    config=CONFIG,
-    aliases={"num_mtp_layers": "num_nextn_predict_layers", "num_local_experts": "n_routed_experts"},
+    config=(*CONFIG, Pair("scoring_func", "expert_gating_func", "u32", codes=SCORES, null=SCORES["sigmoid"])),
+    aliases={"num_local_experts": COUNT, "num_mtp_layers": "num_nextn_predict_layers"},
     defaults={
         **DEEPSEEK_V2.defaults,
         "vocab_size": 129280,
@@ -52,30 +61,18 @@ DEEPSEEK_V3 = replace(
         "routed_scaling_factor": 2.5,
         "norm_topk_prob": True,
         "moe_intermediate_size": 2048,
-        "scoring_func": "sigmoid",
         "num_nextn_predict_layers": 1,
     },
-    layouts={
-        "gguf": LAYOUT,
-        "mlx": LAYOUT.following(
-            switched(COUNT),
-            block(BLOCK, BLOCK, SPLIT),
-            name="deepseek_v3",
-            omit=OF_FURTHER,
-            keep=(GATE,),
-            wide=(CORRECTIONS,),
-            further=FURTHER,
-        ),
-    },
+    layouts={"gguf": GGUF, "mlx": MLX},
     implied={
         **DEEPSEEK_V2.implied,
         "topk_method": given(CORRECTIONS, "noaux_tc"),
         "num_nextn_predict_layers": given(CORRECTIONS, 0),
     },
-    shapes={**SHAPES, CORRECTIONS: (COUNT,)},
+    shapes={**DEEPSEEK_V2.shapes, CORRECTIONS: (COUNT,)},
     assumed={
         **DEEPSEEK_V2.assumed,
-        "scoring_func": ("sigmoid",),
+        "scoring_func": ("sigmoid", None),
         "topk_method": ("noaux_tc", None),
         "rope_interleave": (True, None),
     },

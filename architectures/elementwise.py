@@ -61,7 +61,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class NegativeExp:
-    """-exp(x), as float64 arithmetic rounds it to float32."""
+    """-exp(x), rounded to float32 as in `exponential`."""
 
     @property
     def inverse(self) -> LogNegative:
@@ -75,10 +75,9 @@ class NegativeExp:
 
     def apply(self, values: Rows) -> Rows:
         """The negative exponentials."""
-        import numpy as np
+        from hubclient.architectures.exponential import exponential
 
-        with np.errstate(over="ignore"):
-            return (-np.exp(values.astype(np.float64))).astype(np.float32)
+        return -exponential(values)
 
     def __str__(self) -> str:
         return "-exp"

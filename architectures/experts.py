@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hubclient.architectures.expressions import Expr
+from hubclient.architectures.expressions import Expr, product
 from hubclient.architectures.pairs import Pairs, u32
-from hubclient.architectures.primitives import stack
-from hubclient.architectures.tables import block
-from hubclient.architectures.transforms import Arrow
+from hubclient.architectures.primitives import concat, reshape, stack, transpose, ungroup
+from hubclient.architectures.tables import Names, block, either, stored_as
+from hubclient.architectures.transforms import Arrow, identity
 
+MXFP4 = ("MXFP4", "MXFP4_PLANES")
 PARTS = ("gate", "up", "down")
 ROUTER = {"mlp.gate.weight": "ffn_gate_inp.weight"}
 SIZE: Pairs = (u32("moe_intermediate_size", "expert_feed_forward_length"),)
@@ -36,6 +37,27 @@ def switched(experts: str) -> Mapping[object, object]:
         f"mlp.experts.{{e}}.{part}_proj.weight": stack("e", experts) >> f"mlp.switch_mlp.{part}_proj.weight" for part in PARTS
     }
     return block("model.layers.{i}", "model.layers.{i}", names)
+
+
+def interleaved(experts: str, feed: str, gate: str, up: str, down: str) -> dict[Names, Arrow]:
+    """Stacked experts of which rows of gate and up alternate, as GPT-OSS has them, to three matrices and their biases.
+
+    Transformers keeps them with columns first, or in blocks of MXFP4 along the columns, whose rows are sorted as they are.
+    """
+    both, pairs, halves = product(2, feed), product(experts, feed), (product(2, experts), feed)
+    rows, split = ungroup(pairs, 1, 1), ~concat(experts, experts)
+    flat = (product(experts, both),)
+    matrix = rows >> reshape((experts, both, None), (*halves, None)) >> split
+    vector = reshape((experts, both), flat) >> rows >> reshape(flat, halves) >> split
+    gate_up, name = (f"{gate}.weight", f"{up}.weight"), "mlp.experts.gate_up_proj"
+    blocks = {f"{name}_blocks": matrix >> gate_up}, {"mlp.experts.down_proj_blocks": f"{down}.weight"}
+    plain = {name: transpose >> matrix >> gate_up}, {"mlp.experts.down_proj": transpose >> f"{down}.weight"}
+    return {
+        **either(stored_as(MXFP4, blocks[0]), plain[0]),
+        **either(stored_as(MXFP4, blocks[1]), plain[1]),
+        f"{name}_bias": vector >> (f"{gate}.bias", f"{up}.bias"),
+        "mlp.experts.down_proj_bias": identity >> f"{down}.bias",
+    }
 
 
 def shapes(experts: str, module: str = "", wide: Expr = "") -> dict[str, tuple[Expr, ...]]:

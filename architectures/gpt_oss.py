@@ -1,41 +1,14 @@
 """GPT-OSS: experts with biases, published in MXFP4; attention with sinks, every other block within a window.
 
-Transformers interleaves the rows of gate and up projections; blocks of MXFP4 lie along their columns, so their rows can be
-sorted as they are. Source: Transformers `modeling_gpt_oss`; llama.cpp `models/openai-moe.cpp`; mlx-lm `gpt_oss.py`.
+Source: Transformers `modeling_gpt_oss`; llama.cpp `models/openai-moe.cpp`; mlx-lm `gpt_oss.py`.
 """
 
-from hubclient.architectures import (
-    Architecture,
-    Layout,
-    Placement,
-    block,
-    concat,
-    either,
-    every,
-    given,
-    listed,
-    present,
-    product,
-    reshape,
-    stored_as,
-    transpose,
-    u32,
-    ungroup,
-)
+from hubclient.architectures import Architecture, Layout, Placement, block, every, given, listed, present, product, u32
 from hubclient.architectures.decoder import ATTENTION, BLOCK_SHAPES, DECODER, ENDS, ENDS_SHAPES, FIRST, HEAD_DIM, LAST, TIED
-from hubclient.architectures.experts import counts
+from hubclient.architectures.experts import counts, interleaved
 
 COUNT, FEED, BLOCK = "num_local_experts", "intermediate_size", "model.layers.{i}"
-BOTH, PAIRS, HALVES = product(2, FEED), product(COUNT, FEED), concat(COUNT, COUNT)
-SORTED = ungroup(PAIRS, 1, 1)
-GATE_UP = SORTED >> reshape((COUNT, BOTH, None), (product(2, COUNT), FEED, None)) >> ~HALVES
-GATE_UP_BIAS = (
-    reshape((COUNT, BOTH), (product(COUNT, BOTH),))
-    >> SORTED
-    >> reshape((product(COUNT, BOTH),), (product(2, COUNT), FEED))
-    >> ~HALVES
-)
-PACKED = ("MXFP4", "MXFP4_PLANES")
+BOTH = product(2, FEED)
 AS_PUBLISHED = {
     "quant_method": "mxfp4",
     "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
@@ -49,40 +22,18 @@ ROUTER = {
     **{f"self_attn.{part}_proj.bias": f"attn_{part}.bias" for part in "qkv"},
     "self_attn.o_proj.bias": "attn_output.bias",
 }
-EXPERTS = {
-    **either(
-        stored_as(PACKED, {"mlp.experts.gate_up_proj_blocks": GATE_UP >> ("ffn_gate_exps.weight", "ffn_up_exps.weight")}),
-        {"mlp.experts.gate_up_proj": transpose >> GATE_UP >> ("ffn_gate_exps.weight", "ffn_up_exps.weight")},
-    ),
-    **either(
-        stored_as(PACKED, {"mlp.experts.down_proj_blocks": "ffn_down_exps.weight"}),
-        {"mlp.experts.down_proj": transpose >> "ffn_down_exps.weight"},
-    ),
-    "mlp.experts.gate_up_proj_bias": GATE_UP_BIAS >> ("ffn_gate_exps.bias", "ffn_up_exps.bias"),
-    "mlp.experts.down_proj_bias": "ffn_down_exps.bias",
+EXPERTS = interleaved(COUNT, FEED, "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+SWITCHED = interleaved(COUNT, FEED, "mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj")
+GGUF = Layout.of(ENDS, block(BLOCK, "blk.{i}", ATTENTION, ROUTER, EXPERTS), name="gpt-oss")
+EXPERT_SIZES = {
+    "gate_up_proj_blocks": (BOTH, "hidden_size"),
+    "gate_up_proj": ("hidden_size", BOTH),
+    "gate_up_proj_bias": (BOTH,),
+    "down_proj_blocks": ("hidden_size", FEED),
+    "down_proj": (FEED, "hidden_size"),
+    "down_proj_bias": ("hidden_size",),
 }
-SWITCHED = {
-    **stored_as(
-        PACKED,
-        {
-            "mlp.experts.gate_up_proj_blocks": GATE_UP >> ("mlp.experts.gate_proj.weight", "mlp.experts.up_proj.weight"),
-            "mlp.experts.down_proj_blocks": "mlp.experts.down_proj.weight",
-        },
-    ),
-    "mlp.experts.gate_up_proj": transpose >> GATE_UP >> ("mlp.experts.gate_proj.weight", "mlp.experts.up_proj.weight"),
-    "mlp.experts.down_proj": transpose >> "mlp.experts.down_proj.weight",
-    "mlp.experts.gate_up_proj_bias": GATE_UP_BIAS >> ("mlp.experts.gate_proj.bias", "mlp.experts.up_proj.bias"),
-    "mlp.experts.down_proj_bias": "mlp.experts.down_proj.bias",
-}
-LAYOUT = Layout.of(ENDS, block(BLOCK, "blk.{i}", ATTENTION, ROUTER, EXPERTS), name="gpt-oss")
-YARN = {
-    "rope_type": "yarn",
-    "factor": 32.0,
-    "beta_fast": 32.0,
-    "beta_slow": 1.0,
-    "truncate": False,
-    "original_max_position_embeddings": 4096,
-}
+YARN = {"factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 4096}
 
 GPT_OSS = Architecture(
     name="gpt_oss",
@@ -111,12 +62,12 @@ GPT_OSS = Architecture(
         "max_position_embeddings": 131072,
         "rms_norm_eps": 1e-5,
         "rope_theta": 150000.0,
-        "rope_scaling": YARN,
+        "rope_scaling": {"rope_type": "yarn", **YARN},
         "tie_word_embeddings": False,
     },
     layouts={
-        "gguf": LAYOUT,
-        "mlx": LAYOUT.following(block(BLOCK, BLOCK, SWITCHED), name="gpt_oss", bits={f"{BLOCK}.mlp.router.weight": (8, 64)}),
+        "gguf": GGUF,
+        "mlx": GGUF.following(block(BLOCK, BLOCK, SWITCHED), name="gpt_oss", bits={f"{BLOCK}.mlp.router.weight": (8, 64)}),
     },
     implied={
         **TIED,
@@ -130,12 +81,7 @@ GPT_OSS = Architecture(
         f"{BLOCK}.self_attn.sinks": ("num_attention_heads",),
         f"{BLOCK}.mlp.router.weight": (COUNT, "hidden_size"),
         f"{BLOCK}.mlp.router.bias": (COUNT,),
-        f"{BLOCK}.mlp.experts.gate_up_proj_blocks": (COUNT, BOTH, "hidden_size"),
-        f"{BLOCK}.mlp.experts.gate_up_proj": (COUNT, "hidden_size", BOTH),
-        f"{BLOCK}.mlp.experts.gate_up_proj_bias": (COUNT, BOTH),
-        f"{BLOCK}.mlp.experts.down_proj_blocks": (COUNT, "hidden_size", FEED),
-        f"{BLOCK}.mlp.experts.down_proj": (COUNT, FEED, "hidden_size"),
-        f"{BLOCK}.mlp.experts.down_proj_bias": (COUNT, "hidden_size"),
+        **{f"{BLOCK}.mlp.experts.{name}": (COUNT, *sizes) for name, sizes in EXPERT_SIZES.items()},
     },
     assumed={
         "rope_parameters.rope_type": ("yarn", "default", None),

@@ -38,33 +38,35 @@ class FeatureLayers:
     """Which hidden states of a tower of `blocks` blocks the projector takes, one or several.
 
     The config counts from the embeddings (0) or back from the last block's output (-1); the file counts from the embeddings.
-    Without the key readers take the state before the last block, which is `usual`.
+    Without the key readers take the last state but one, of towers that some converters have cut by a block and some have
+    not, so it is always written.
     """
 
     hf: str
     blocks: Expr
     key: str
-    usual: int = -2
 
     def keys(self, name: str) -> tuple[str, ...]:
         """The one metadata key."""
         return (full_key(self.key, name),)
 
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
-        """The numbers of the states, unless it is the usual one."""
+        """The numbers of the states."""
         value, blocks = lookup(config, self.hf), evaluate(self.blocks, config)
         if value is None:
             return {}
         layers = value if isinstance(value, list) else [value]
         if not layers or any(type(layer) is not int or not -blocks - 1 <= layer <= blocks for layer in layers):
             raise DamagedInput(f"config: {self.hf} is {shown(value)}, which the {blocks} blocks of the tower do not have")
-        counted = [layer if layer >= 0 else blocks + 1 + layer for layer in layers]
-        return {} if counted == [blocks + 1 + self.usual] else {full_key(self.key, name): ("[i32]", counted)}
+        return {full_key(self.key, name): ("[i32]", [layer if layer >= 0 else blocks + 1 + layer for layer in layers])}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """One number, or the list of several."""
+        """One number, or the list of several, counted back from the end as configs usually do."""
         told = numbers(self.hf, self.key).backward(metadata, name, config)
-        return {path: layers[0] if len(layers) == 1 else layers for path, layers in told.items()}
+        if not told:
+            return {}
+        layers = [layer - evaluate(self.blocks, config) - 1 for layer in told[self.hf]]
+        return {self.hf: layers[0] if len(layers) == 1 else layers}
 
 
 @dataclass(frozen=True, slots=True)

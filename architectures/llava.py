@@ -52,7 +52,7 @@ LLAVA = replace(
     outer=("vision_feature_layer",),
     prefixes=CLIP_PREFIXES,
     repeats=TOWER,
-    defaults={**TEXT.defaults, **CLIP_DEFAULTS},
+    defaults={**TEXT.defaults, **CLIP_DEFAULTS, "vision_feature_layer": -2},
     projector=(
         *VISION,
         *SIZES,

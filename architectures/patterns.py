@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")  # a whole component
 _MAX_DIGITS = 9  # of a captured number; no model has a thousand million blocks
@@ -16,8 +16,12 @@ Captures = tuple[tuple[str, int], ...]  # captured numbers, sorted by name
 
 def template(name: str) -> tuple[str, tuple[str, ...]]:
     """A name with its digit components blanked, and those components: ("a.#.b", ("12",))."""
-    digits = _NUMBER.findall(name)
-    return (_NUMBER.sub("#", name), tuple(digits)) if digits else (name, ())
+    parts, digits = name.split("."), []
+    for at, part in enumerate(parts):
+        if part.isdecimal() and part.isascii():  # as `_NUMBER`, in half the time: this runs for every tensor
+            digits.append(part)
+            parts[at] = "#"
+    return ".".join(parts), tuple(digits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Pattern:
     text: str
     template: str
     slots: tuple[str, ...]  # per digit component: the capture's name in braces, or the literal digits
+    _captured: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)  # by name, with their slots
+    _literals: tuple[tuple[int, str], ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def of(cls, text: str) -> Pattern:
@@ -36,7 +42,10 @@ class Pattern:
         captures = [slot for slot in slots if slot.startswith("{")]
         if text.count("{") != len(captures) or len(set(captures)) != len(captures):
             raise ValueError(f"captures of {text!r} must be whole components and differ")
-        return cls(text, ".".join("#" if part in slots else part for part in parts), slots)
+        blanked = ".".join("#" if part in slots else part for part in parts)
+        captured = sorted((slot[1:-1], at) for at, slot in enumerate(slots) if slot in captures)
+        literals = tuple((at, slot) for at, slot in enumerate(slots) if slot not in captures)
+        return cls(text, blanked, slots, tuple(captured), literals)
 
     @property
     def captures(self) -> frozenset[str]:
@@ -45,15 +54,16 @@ class Pattern:
 
     def match(self, digits: tuple[str, ...]) -> Captures | None:
         """Captured numbers, sorted by name, for the digit components of a name whose template equals this one's."""
-        found = []
-        for slot, digit in zip(self.slots, digits, strict=True):
-            if slot.startswith("{"):
-                if (len(digit) > 1 and digit[0] == "0") or len(digit) > _MAX_DIGITS:
-                    return None
-                found.append((slot[1:-1], int(digit)))
-            elif slot != digit:
+        for at, literal in self._literals:
+            if digits[at] != literal:
                 return None
-        return tuple(sorted(found))
+        found = []
+        for name, at in self._captured:
+            digit = digits[at]
+            if (digit[0] == "0" and len(digit) > 1) or len(digit) > _MAX_DIGITS:
+                return None
+            found.append((name, int(digit)))
+        return tuple(found)
 
     def name(self, captures: Mapping[str, int]) -> str:
         """The full name for given captures."""

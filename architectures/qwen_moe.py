@@ -75,14 +75,16 @@ QWEN3_MOE: Architecture = replace(
     config=(*DECODER, *HEAD_DIM, *counts(COUNT), *SIZE),
     aliases={"num_local_experts": "num_experts"},
     defaults={
-        **QWEN2_MOE.defaults,
+        **QWEN2.defaults,
+        "hidden_size": 2048,
         "intermediate_size": 6144,
-        "num_attention_heads": 32,
+        "num_hidden_layers": 24,
         "num_key_value_heads": 4,
         "head_dim": ratio("hidden_size", "num_attention_heads"),
         "num_experts": 128,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
+        "norm_topk_prob": False,
     },
     layouts={
         "gguf": GGUF3,

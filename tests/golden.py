@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 from reference import DATA, REFERENCE
+from tokenizing import CONTRADICTORY
 
 from hubclient import Checkpoint
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.model import OutputSpec, TensorSpec
 
 FOLDER = REFERENCE / "golden" if REFERENCE else DATA / "golden"
+MADE = DATA / "made"  # of layouts that no golden has
 FOREIGN = (*([REFERENCE / "foreign"] if REFERENCE else []), DATA / "gguf")
 TYPES = ("f32", "auto", "q8_0")
 VARIANTS = {"fp": "auto", "q4": "4bit"}  # mlx-lm's outputs, and our types for them
@@ -42,7 +44,8 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "mamba2": ("mamba2",),
     "jamba": ("jamba",),
     "gpt2": ("gpt2", "gpt2_mask_buffers", "gpt2_prefixed"),
-    "falcon": ("falcon",),
+    "falcon": ("falcon", "falcon_multi_query", "falcon_one_norm"),
+    "bloom": ("bloom",),
     "stablelm": ("stablelm_qknorm",),
     "olmo2": ("olmo2",),
     "starcoder2": ("starcoder2",),
@@ -59,6 +62,10 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "xlm_roberta": ("xlm_roberta",),
     "camembert": ("camembert",),
     "modernbert": ("modernbert", "modernbert_cls"),
+    "llava": ("llava",),
+    "mistral3": ("mistral3",),
+    "qwen2_vl": ("qwen2_vl",),
+    "gemma3_vision": ("gemma3_vision",),
 }  # fmt: skip
 
 # Where we write something else than the reference, as the tensors and keys that lines of compare.py begin with, and why.
@@ -66,6 +73,14 @@ EXCEPTIONS: Mapping[str, tuple[Mapping[str, tuple[str, ...]], str]] = {
     "bert_cls": (
         {"extra": ("cls.weight", "cls.bias")},
         "the reference drops the pooler (dense and tanh) that the classifier needs; with it llama.cpp gives Transformers' scores",
+    ),
+    "mistral3": (
+        {"projector extra": ("v.token_embd.img_break",)},
+        "the reference forgets the embedding of [IMG_BREAK] (llama.cpp issue 24235), without which llama.cpp refuses the file",
+    ),
+    "gemma3_vision": (
+        {"projector kv_extra": ("clip.vision.projector.scale_factor",)},
+        "the reference looks for the number of vectors in another file than config.json; without it llama.cpp makes one of four",
     ),
     "camembert": (
         {
@@ -92,13 +107,22 @@ class Golden:
     @property
     def checkpoint(self) -> Path:
         """The folder as the hub holds it."""
-        return FOLDER / "checkpoints" / self.name
+        return self._folder / "checkpoints" / self.name
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """Everything that is known about it."""
-        content: dict[str, Any] = json.loads((FOLDER / "goldens" / f"{self.name}.json").read_text())
+        content: dict[str, Any] = json.loads((self._folder / "goldens" / f"{self.name}.json").read_text())
         return content
+
+    @property
+    def _folder(self) -> Path:
+        return MADE if (MADE / "goldens" / f"{self.name}.json").is_file() else FOLDER
+
+    @property
+    def exists(self) -> bool:
+        """Whether this machine has it."""
+        return (self._folder / "goldens" / f"{self.name}.json").is_file()
 
     @property
     def pre(self) -> str:
@@ -121,6 +145,11 @@ class Golden:
         return list(self.record["transformers"]["last_logits"])
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Texts that have the same ids by tokenizer.json and by what the tokenizer's keys say."""
+        return (TEXTS[0], TEXTS[-1]) if self.name in CONTRADICTORY else TEXTS
+
+    @property
     def config(self) -> dict[str, Any]:
         """config.json's content."""
         content: dict[str, Any] = json.loads((self.checkpoint / "config.json").read_text())
@@ -139,8 +168,13 @@ def copy(source: Path, folder: Path) -> Path:
 
 def goldens(*kinds: str) -> list[Golden]:
     """Those of our families that this machine has, of these kinds if any are named."""
-    found = [Golden(name) for names in FAMILIES.values() for name in names if (FOLDER / "goldens" / f"{name}.json").is_file()]
+    found = [golden for names in FAMILIES.values() for golden in map(Golden, names) if golden.exists]
     return [golden for golden in found if not kinds or golden.kind in kinds]
+
+
+def vision_goldens() -> list[Golden]:
+    """Those whose GGUF is two files."""
+    return [golden for golden in goldens() if "vision_config" in golden.config]
 
 
 def foreign(name: str) -> Path | None:
@@ -182,8 +216,15 @@ class Workshop:
         """The same without any key of our own, as if somebody else had written it."""
         path = self.folder / f"{golden.name}-{kind}-stripped.gguf"
         if not path.exists():
-            without_our_keys(self.gguf(golden, kind), path)
+            without_our_keys(source := self.gguf(golden, kind), path)
+            if self.projector(source).exists():
+                self.projector(path).write_bytes(self.projector(source).read_bytes())  # which never has any
         return path
+
+    @staticmethod
+    def projector(text: Path) -> Path:
+        """Where the vision part of a GGUF with the text part lies, if there is one."""
+        return text.with_name(f"mmproj-{text.name}")
 
     def mlx(self, golden: Golden, variant: str) -> Path:
         """The golden's checkpoint as an MLX folder."""
@@ -258,10 +299,19 @@ def judge() -> ModuleType:
 
 
 def differences(golden: Golden, output: Path, kind: str) -> dict[str, list[str]]:
-    """How a GGUF differs from what the reference writes; empty if not at all."""
-    rules, record = judge(), golden.record["gguf"][kind]
+    """How a GGUF, and the file of the projector beside it, differ from what the reference writes; empty if not at all."""
+    found = _unlike(golden.record["gguf"][kind], output)
+    vision = (golden.record.get("gguf_mmproj") or {}).get(kind, {})
+    if "tensors" in vision:
+        told = _unlike(vision, Workshop.projector(output))
+        found |= {f"projector {what}": lines for what, lines in told.items()}
+    return found
+
+
+def _unlike(record: Mapping[str, Any], output: Path) -> dict[str, list[str]]:
+    rules = judge()
     file = rules.GGUF(str(output))
-    found = rules.compare_tensors(record["tensors"], file.tensor_records(), None, "type")
+    found: dict[str, list[str]] = rules.compare_tensors(record["tensors"], file.tensor_records(), None, "type")
     found.update(rules.compare_kv(record["kv"], file.kv))
     return {what: lines for what, lines in found.items() if lines and what != "kv_cosmetic"}
 

@@ -31,43 +31,43 @@ def _silent(_level: int, _text: bytes, _data: int) -> None:
 
 
 @cache
-def _library() -> CDLL:
+def library() -> CDLL:
     """The library. Skips the calling test where it is missing or its parameters are laid out in another way."""
     import pytest
 
-    library: CDLL = ggml()
-    library.llama_model_default_params.restype = _ModelParams
-    library.llama_model_load_from_file.restype = c_void_p
-    library.llama_model_load_from_file.argtypes = [c_char_p, _ModelParams]
-    library.llama_model_get_vocab.restype = c_void_p
-    library.llama_model_get_vocab.argtypes = [c_void_p]
-    library.llama_model_free.argtypes = [c_void_p]
-    library.llama_tokenize.argtypes = [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]
-    library.llama_log_set(_silent, None)
-    params = library.llama_model_default_params()
+    found: CDLL = ggml()
+    found.llama_model_default_params.restype = _ModelParams
+    found.llama_model_load_from_file.restype = c_void_p
+    found.llama_model_load_from_file.argtypes = [c_char_p, _ModelParams]
+    found.llama_model_get_vocab.restype = c_void_p
+    found.llama_model_get_vocab.argtypes = [c_void_p]
+    found.llama_model_free.argtypes = [c_void_p]
+    found.llama_tokenize.argtypes = [c_void_p, c_char_p, c_int32, POINTER(c_int32), c_int32, c_bool, c_bool]
+    found.llama_log_set(_silent, None)
+    params = found.llama_model_default_params()
     if (params.n_gpu_layers, params.vocab_only, params.use_extra_bufts, params.no_alloc) != (-1, False, True, False):
         pytest.skip("this llama.cpp lays its parameters out in another way")
-    return library
+    return found
 
 
 class Vocabulary:
     """The vocabulary of a GGUF, as llama.cpp loads it."""
 
     def __init__(self, path: Path) -> None:
-        library = _library()
-        params = library.llama_model_default_params()
+        found = library()
+        params = found.llama_model_default_params()
         params.vocab_only = True
-        self._model = library.llama_model_load_from_file(str(path).encode(), params)
+        self._model = found.llama_model_load_from_file(str(path).encode(), params)
         assert self._model, f"llama.cpp refuses {path}"
-        self._vocab = library.llama_model_get_vocab(self._model)
+        self._vocab = found.llama_model_get_vocab(self._model)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The ids of a text; `special` adds what the model begins and ends texts with."""
         data = text.encode()
         room = (c_int32 * (len(data) + 16))()
-        count = _library().llama_tokenize(self._vocab, data, len(data), room, len(room), special, True)
+        count = library().llama_tokenize(self._vocab, data, len(data), room, len(room), special, True)
         return list(room[:count])
 
     def __del__(self) -> None:
         if getattr(self, "_model", None):
-            _library().llama_model_free(self._model)
+            library().llama_model_free(self._model)

@@ -14,5 +14,6 @@ from hubclient.formats.tokenizers.convert import from_gguf, residual, to_files
 from hubclient.formats.tokenizers.gguf import to_gguf
 from hubclient.formats.tokenizers.hf import is_tokenizer_file, read_files
 from hubclient.formats.tokenizers.model import Tokenizer
+from hubclient.formats.tokenizers.rows import check_fits
 
-__all__ = ["Tokenizer", "from_gguf", "is_tokenizer_file", "read_files", "residual", "to_files", "to_gguf"]
+__all__ = ["Tokenizer", "check_fits", "from_gguf", "is_tokenizer_file", "read_files", "residual", "to_files", "to_gguf"]

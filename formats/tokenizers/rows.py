@@ -70,14 +70,23 @@ class Rows:
                 seen[text] = index
 
 
+def check_fits(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """DamagedInput if tokenizer.json has tokens for which a model of this size has no embedding."""
+    if tokenizer.document is None:
+        return
+    highest = max([*vocabulary(tokenizer.document).values(), *added_tokens(tokenizer.document)])
+    if highest >= vocab_size:
+        fault = f"the tokenizer has a token {highest} but the model's vocab_size is {vocab_size}"
+        raise DamagedInput(fault, file=tokenizer.source)
+
+
 def vocabulary_rows(tokenizer: Tokenizer, vocab_size: int | None, style: Style) -> Rows:
     """Byte-level BPE and WordPiece: the tokens of tokenizer.json; scores have no meaning there."""
     assert tokenizer.document is not None
+    if vocab_size is not None:
+        check_fits(tokenizer, vocab_size)
     known = vocabulary(tokenizer.document)
     highest = max([*known.values(), *added_tokens(tokenizer.document)])
-    if vocab_size is not None and highest >= vocab_size:
-        fault = f"the tokenizer has a token {highest} but the model's vocab_size is {vocab_size}"
-        raise DamagedInput(fault, file=tokenizer.source)
     added = all_added(tokenizer, vocab_size)
     rows = Rows.padding(_bounded(max([highest, *added]) + 1 if vocab_size is None else vocab_size, tokenizer))
     for text, index in known.items():

@@ -24,6 +24,7 @@ from hubclient.formats.mlx.packing import PACKINGS, Packing, named, names, write
 from hubclient.formats.mlx.planes import WEIGHT
 from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
+from hubclient.formats.tokenizers import check_fits
 from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
 from hubclient.spokes import huggingface
@@ -94,6 +95,8 @@ class _Choice:
     def __init__(self, model: Model, layout: Layout, packing: Packing | None, wanted: Encoding | None) -> None:
         self._model, self.packing, self.wanted = model, packing, wanted
         self._keep, self._wide = _Names(layout.keep), _Names(layout.wide)
+        # blocks of another format say no dtype, and float32 beside packed matrices would only make MLX slow
+        self.dtype = BF16 if packing is not None and any(map(_unpacked, model.tensors.values())) else wanted
         self._forced = [(_Names((Pattern.of(text),)), Packing("affine", *size)) for text, size in layout.bits.items()]
 
     def encoding(self, name: str, array: Array, sources: Iterable[str]) -> Encoding:
@@ -106,6 +109,7 @@ class _Choice:
             return dtype
         if self.packing is None:
             return self.wanted or dtype
+        dtype = self.dtype if self.dtype == BF16 and dtype == F32 else dtype
         packing = self._packing(name, array.shape)
         return packing.encoding(dtype) if packing else dtype
 
@@ -145,6 +149,11 @@ def _natural(model: Model, array: Array, sources: Iterable[str], *, cast: bool =
     dtypes = {_plain(huggingface.restored(model, array, source)) for source in sources}
     dtype = dtypes.pop() if len(dtypes) == 1 else F32
     return (_cast_to(model.raw_config) or dtype) if cast and dtype in _FLOATS else dtype
+
+
+def _unpacked(array: Array) -> bool:
+    """Whether an array is unpacked from blocks that MLX does not have."""
+    return any(encoding.blocked and _as_planes(encoding) is None for encoding in encodings_of(array))
 
 
 def _as_planes(encoding: Encoding) -> Encoding | None:
@@ -193,8 +202,8 @@ def _check_unpacked(model: Model) -> None:
 
 def _config(model: Model, specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
     """config.json as mlx-lm writes it: without what it does not need, with `quantization`, keys sorted."""
-    wanted = choice.wanted if choice.packing is None else None
-    config = huggingface.written_config(model, list(specs), wanted)
+    dtype = choice.dtype if choice.packing is None or choice.dtype == BF16 else None
+    config = huggingface.written_config(model, list(specs), dtype)
     config = {key: value for key, value in config.items() if key not in (*_REMOVED, *QUANTIZATION)}
     config.update(_explicit(model))
     if eos := _generation(model).get("eos_token_id"):
@@ -242,6 +251,9 @@ def _sidecars(model: Model, request: Request) -> tuple[dict[str, bytes], list[st
     if request.only is not None:
         return {}, [*model.losses, *model.lacking]
     tokens = huggingface.tokenizer_files(model)
+    size = model.config.get("vocab_size")
+    if model.tokenizer is not None and isinstance(size, int):
+        located(model.opened, lambda: check_fits(model.tokenizer, size))
     losses = [*model.losses, *model.lacking] + ([] if tokens else ["tokenizer: the source has none"])
     return {**tokens, **model.files}, losses
 

@@ -51,6 +51,7 @@ def keep_their_word(subject: Subject, folder: Path) -> None:  # noqa: ARG001
         given = tuple(numbers(name, model.shapes[name]) for name in bound.inputs)
         for array in _applied(bound, bound.rule.transform.forward, given, model.config):
             whole, told = array.read(0, array.rows, _floats), bound.outputs[0]
+            require(array.rows > 0, f"{told} has no rows")
             require(whole.shape == (array.rows, array.columns), f"{told} is read as {list(whole.shape)}")
             for step in (1, 3, max(1, array.unit)):
                 parts = [array.read(row, min(row + step, array.rows), _floats) for row in range(0, array.rows, step)]

@@ -64,14 +64,16 @@ class Bench(Host):
 class Subject:
     """A declaration under test: `space` is the layout that a check is about ("" if it is about none).
 
-    `config` are config values by dotted path that are taken instead of those that the kit makes up. `published` is a file
-    that describes a model as its repository holds it.
+    `config` are config values by dotted path that are taken instead of those that the kit makes up, `tokenizer` the
+    content of tokenizer files instead of the kit's own. `published` is a file that describes a model as its repository
+    holds it.
     """
 
     architecture: Architecture
     host: Host
     space: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     published: Path | None = None
 
     @cached_property
@@ -80,6 +82,19 @@ class Subject:
         from hubclient.testing.synthetic import synthetics
 
         return synthetics(self.architecture, self.config)
+
+    @cached_property
+    def kept(self) -> Synthetic:
+        """A made-up model with all that every format has room for."""
+        from hubclient.testing.synthetic import synthetic
+
+        return synthetic(self.architecture, self.config, "kept")
+
+    def write(self, model: Synthetic, folder: Path) -> Path:
+        """A made-up model as Transformers saves one."""
+        from hubclient.testing.folders import byte_level, write
+
+        return write(model, folder, self.tokenizer or byte_level())
 
     def __str__(self) -> str:
         parts = (self.architecture.name, self.space, self.published.stem if self.published else "")

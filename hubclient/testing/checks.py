@@ -90,6 +90,7 @@ def cases(
     architectures: Iterable[Architecture],
     *,
     config: Mapping[str, Any] | None = None,
+    tokenizers: Mapping[str, Mapping[str, Any]] | None = None,
     published: Sequence[Path] = (),
 ) -> Iterator[Case]:
     """Every check of every declaration; arguments as in `ArchitectureSuite`."""
@@ -97,7 +98,8 @@ def cases(
     host = Bench(found)
     for architecture in found:
         given = given_for(architecture, config or {})
-        yield from _of(Subject(architecture, host, config=given), published_for(architecture, published))
+        tokenizer = (tokenizers or {}).get(architecture.name, {})
+        yield from _of(Subject(architecture, host, config=given, tokenizer=tokenizer), published_for(architecture, published))
 
 
 def given_for(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,12 +43,15 @@ class Stored(NamedTuple):
         return f"{self.dtype} {list(self.shape)}"
 
 
-def write(model: Synthetic, folder: Path, dtype: str = "BF16") -> Path:
-    """The model as Transformers saves one: weights, config.json, tokenizer. The same model gives the same bytes."""
+def write(model: Synthetic, folder: Path, tokenizer: Mapping[str, Any], dtype: str = "BF16") -> Path:
+    """The model as Transformers saves one: weights, config.json, `tokenizer` (the content of its files).
+
+    The same model gives the same bytes.
+    """
     folder.mkdir(parents=True)
     put(folder / "model.safetensors", tensors_of(model, dtype))
     (folder / "config.json").write_text(json.dumps({**model.raw, "torch_dtype": TORCH_DTYPES[dtype]}, indent=2))
-    for name, content in tokenizer().items():
+    for name, content in tokenizer.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False))
     if isinstance(preprocessor := model.config.get("preprocessor"), Mapping):
         (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
@@ -168,19 +171,38 @@ def _stripped_folder(source: Path, target: Path) -> Path:
     return target
 
 
-def tokenizer() -> dict[str, Any]:
-    """Files of a byte-level tokenizer: 256 bytes, one merge, an end of text; of the structure that GPT-2 has."""
+def byte_level(*further: str) -> dict[str, Any]:
+    """Files of a byte-level tokenizer of GPT-2's structure: 256 bytes, one merge, an end of text, and `further` special tokens."""
     vocabulary = {letter: number for number, letter in enumerate(_byte_letters())}
-    vocabulary |= {"th": len(vocabulary), _END: len(vocabulary) + 1}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    vocabulary["th"] = len(vocabulary)
+    added = [_added(len(vocabulary) + place, token) for place, token in enumerate((_END, *further))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
     model |= {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": [["t", "h"]]}
-    content = {"version": "1.0", "truncation": None, "padding": None}
-    content |= {"added_tokens": [{"id": vocabulary[_END], "content": _END, **flags, "special": True}], "normalizer": None}
+    content = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None}
     content |= {"pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level, "model": model}
     options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": _END, "eos_token": _END, "unk_token": _END}
     return {"tokenizer.json": content, "tokenizer_config.json": options}
+
+
+def word_pieces() -> dict[str, Any]:
+    """Files of a tokenizer of BERT's structure: its special tokens, letters, and letters within words."""
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocabulary = {token: number for number, token in enumerate([*special, *letters, *(f"##{letter}" for letter in letters)])}
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": normalizer}
+    content |= {"added_tokens": [_added(number, token) for number, token in enumerate(special)], "post_processor": None}
+    content |= {"pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
+    content["model"] = {**model, "vocab": vocabulary}
+    named = {f"{token.strip('[]').lower()}_token": token for token in special}
+    return {"tokenizer.json": content, "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **named}}
+
+
+def _added(number: int, token: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": token, **flags, "special": True}
 
 
 def _byte_letters() -> list[str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from hubclient import Checkpoint
 from hubclient.errors import DamagedInput, HubclientError, UnmappedTensor
-from hubclient.testing import folders
 from hubclient.testing.bench import Subject, refuse, require
 from hubclient.testing.conversions import converted
 from hubclient.testing.names import matched
@@ -88,7 +87,7 @@ def truncated(subject: Subject, folder: Path) -> None:
 def _opened(subject: Subject, folder: Path) -> tuple[Synthetic, Checkpoint]:
     """A checkpoint with what a model must have, opened."""
     model = subject.models[1]
-    return model, Checkpoint.from_pretrained(folders.write(model, folder / model.variant), host=subject.host)
+    return model, Checkpoint.from_pretrained(subject.write(model, folder / model.variant), host=subject.host)
 
 
 def _required(subject: Subject, model: Synthetic) -> Iterator[str]:

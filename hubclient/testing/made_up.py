@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hubclient.architectures import Flags, Pair, Share
 from hubclient.architectures.config import inner, normalise
 from hubclient.architectures.expressions import lookup
 from hubclient.testing.sizes import computed, known, plain, size_keys, small
@@ -25,17 +26,21 @@ def made_up(architecture: Architecture, given: Mapping[str, Any], *, every_key: 
     config: dict[str, Any] = {}
     for key in size_keys(architecture):
         assign(config, key, small(architecture, key))
-    for path, accepted in architecture.assumed.items():
+    for path, accepted in {**architecture.assumed, **architecture.projector_assumed}.items():
         if isinstance(accepted, tuple) and None not in accepted and accepted[0] is not None:
             assign(config, path, accepted[0])
         elif accepted == (None,):
             assign(config, path, None)
     for path, value in given.items():
         assign(config, path, value)
+    said: set[str] = set()
     for entry in (*architecture.config, *architecture.projector):
-        path = getattr(entry, "hf", None)
-        if isinstance(path, str) and path not in given and _wanted(architecture, entry, path, config, every_key=every_key):
-            assign(config, path, _value(architecture, entry, path))
+        path = getattr(entry, "hf", "")
+        if path and path not in given and said.isdisjoint(entry.keys("")):
+            if _wanted(architecture, entry, path, config, every_key=every_key):
+                assign(config, path, _value(architecture, entry, path))
+            if isinstance(entry, Pair) and known(config, path):
+                said.update(entry.keys(""))  # another spelling of the same may not say otherwise
     config = normalise(config, architecture.defaults, architecture.aliases)
     return {key: value for key, value in config.items() if value is not None or key in architecture.assumed}
 
@@ -60,10 +65,10 @@ def assign(config: dict[str, Any], path: str, value: Any) -> None:
 
 def _wanted(architecture: Architecture, entry: Entry, path: str, config: Mapping[str, Any], *, every_key: bool) -> bool:
     """Whether the config should get a value for an entry."""
-    if known(config, path) or path in architecture.assumed or path.partition(".")[0] in ASIDE:
+    if known(config, path) or path in architecture.assumed or path == "pooling_mode":  # which a file of its own says
         return False
-    if computed(architecture.defaults.get(path)) is not None:
-        return False
+    if not isinstance(entry, Pair | Share | Flags) or computed(architecture.defaults.get(path)) is not None:
+        return False  # a stranger one, or one that follows from others, has its defaults
     if not all(lookup(config, key) in values for key, values in (getattr(entry, "when", None) or {}).items()):
         return False
     return every_key or path not in architecture.defaults
@@ -75,7 +80,7 @@ def _value(architecture: Architecture, entry: Entry, path: str) -> Any:
     if cases := (getattr(entry, "codes", None) or getattr(entry, "flags", None)):
         return default if default in cases else next(iter(cases))
     kind = getattr(entry, "kind", "u32")
-    if type(entry).__name__ == "Share":
+    if isinstance(entry, Share):
         return default if default is not None else 0.5
     if kind == "f32":
         return _number(path, default)
@@ -86,5 +91,5 @@ def _value(architecture: Architecture, entry: Entry, path: str) -> Any:
 
 def _number(path: str, default: Any) -> float:
     if isinstance(default, int | float) and default:
-        return default * 1.5
+        return float(f"{default * 1.5:.6g}")
     return 1e-5 if "eps" in path else 20000.0 if "theta" in path or "base" in path else 0.5

@@ -85,6 +85,8 @@ def _each_missing(subject: Subject, model: Synthetic, names: Sequence[str], whol
     for bound in whole.bound:
         for name in bound.inputs:
             found = matched(subject, model, [other for other in names if other != name], side)
+            if bound.rule.choice and not (found.missing or found.surplus or found.unmatched):
+                continue  # what is left is a block of another alternative
             needed = bound.rule.required or len(bound.inputs) > 1
             require(
                 name in found.missing if needed else name not in found.missing,

@@ -74,7 +74,7 @@ class Published:
         """The repository's folder, its weights a hole; with the kit's own tokenizer if none is given."""
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(self.config, indent=2))
-        for name, content in folders.tokenizer().items() if tokenizer is None else ():
+        for name, content in folders.byte_level().items() if tokenizer is None else ():
             (folder / name).write_text(json.dumps(content))
         for name, data in (tokenizer or {}).items():
             (folder / name).write_bytes(data)

@@ -111,7 +111,7 @@ class Shaper:
         stretches = [told[first:last] for length in range(len(told), 0, -1) for first in range(len(told)) if (last := first + length) <= len(told)]
         sums = [sum(stretch) for stretch in stretches]
         products = [told[0] * sum(told[1:]), *(one * two for one in told for two in told)] if told else []
-        return list(dict.fromkeys((*sums, *products)))
+        return [size for size in dict.fromkeys((*sums, *products)) if size]
 
     def _hidden(self) -> int:
         """The width of the model: what most of the declared shapes, or the embedding, have for their last axis."""

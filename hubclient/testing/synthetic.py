@@ -71,10 +71,11 @@ def synthetics(architecture: Architecture, given: Mapping[str, Any]) -> tuple[Sy
     variants = ["whole", "bare"]
     if any(rule.stored for layout in architecture.layouts.values() for rule in layout.rules):
         variants.append("packed")
-    return tuple(_made(architecture, variant, given) for variant in variants)
+    return tuple(synthetic(architecture, given, variant) for variant in variants)
 
 
-def _made(architecture: Architecture, variant: str, given: Mapping[str, Any]) -> Synthetic:
+def synthetic(architecture: Architecture, given: Mapping[str, Any], variant: str) -> Synthetic:
+    """One of them: "whole", "bare", "packed", or "kept", which is all that every format has room for."""
     try:
         config = made_up(architecture, given, every_key=variant != "bare")
         patterns = _patterns(architecture, variant)
@@ -111,6 +112,9 @@ def _patterns(architecture: Architecture, variant: str) -> dict[str, list[Rule]]
         packed = {text for text, rules in found.items() if any(rule.stored for rule in rules)}
         found = {text: [rule for rule in rules if rule.stored or text not in packed] for text, rules in found.items()}
         found = {text: rules for text, rules in found.items() if not _in_place_of(rules, found, packed)}
+    if variant == "kept":
+        left_out = {pattern.text for layout in architecture.layouts.values() for pattern in (*layout.drop, *layout.omit)}
+        found = {text: rules for text, rules in found.items() if text not in left_out}
     if variant == "bare":
         found = {text: rules for text, rules in found.items() if any(rule.required for rule in rules)}
     return found

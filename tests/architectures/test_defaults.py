@@ -19,12 +19,14 @@ pytestmark = pytest.mark.torch
 EVERY = Host(third_party=lambda: Scan((), ()), environ={}).all_architectures()
 SIZES: dict[str, dict[str, Any]] = {  # what no config.json leaves out
     "gpt2": {"n_embd": 96, "n_layer": 3, "n_head": 6},
+    "mamba": {"hidden_size": 96, "num_hidden_layers": 3, "expand": 3},
+    "mamba2": {"hidden_size": 96, "num_hidden_layers": 3, "num_heads": 3, "n_groups": 2},
     "bloom": {"n_embed": 96, "num_hidden_layers": 3, "num_attention_heads": 6},
     "falcon": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "new_decoder_architecture": True},
     **{
         family: {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 200}
         for family in (
-            "llama", "mistral", "qwen2", "qwen3", "gemma2", "bert", "stablelm", "olmo2", "starcoder2", "gpt_neox",
+            "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "jamba", "bert", "stablelm", "olmo2", "starcoder2", "gpt_neox",
         )
     },
 }  # fmt: skip
@@ -38,6 +40,19 @@ MORE: list[dict[str, Any]] = [
     {"tie_word_embeddings": True},
 ]
 
+# what Transformers does by default and GGUF cannot say
+OTHERWISE = {
+    "mistral": ["sliding_window"],  # llama.cpp runs it as Llama
+    "qwen3_moe": ["norm_topk_prob"],  # False by default, though no published model has that
+}
+
+
+TOO_MUCH = {
+    *((name, "num_key_value_heads") for name in ("gemma", "gemma3", "jamba")),
+    *((name, "rope_theta", "rope_scaling") for name in ("gemma3", "phi3")),
+    ("mamba2", "head_dim"),
+}
+
 
 def of_transformers(raw: dict[str, Any]) -> dict[str, Any]:
     """config.json as Transformers' class for this model would write it in full."""
@@ -47,6 +62,17 @@ def of_transformers(raw: dict[str, Any]) -> dict[str, Any]:
     full: dict[str, Any] = AutoConfig.for_model(**deepcopy(raw)).to_dict()  # which changes what it is given
     assert full["model_type"] == model_type
     return full
+
+
+def elsewhere(full: dict[str, Any], key: str) -> Any:
+    """What Transformers 5 has under another name than config.json, or in sets per kind of block."""
+    rope = full["rope_parameters"]
+    match key:
+        case "rope_local_base_freq":
+            return rope["sliding_attention"]["rope_theta"]
+        case "rope_theta":
+            return rope.get("full_attention", rope)["rope_theta"]
+    return full[f"_{key}"]
 
 
 def stored(architecture: Architecture, raw: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
@@ -64,6 +90,8 @@ def test_a_config_that_leaves_the_rest_out_gives_the_metadata_of_the_full_one(
 ):
     from huggingface_hub.errors import StrictDataclassError
 
+    if (architecture.name, *more) in TOO_MUCH and more != {"num_key_value_heads": 2}:
+        pytest.skip("Transformers 5 refuses it, or misreads the older spelling")
     raw = {"model_type": architecture.model_type, **sizes.get(architecture.model_type, {}), **more}
     try:
         full = of_transformers(raw)
@@ -77,8 +105,10 @@ def test_every_default_is_that_of_transformers(architecture: Architecture):
     full = normalise(of_transformers({"model_type": architecture.model_type}), {}, architecture.aliases)
     own = normalise({}, architecture.defaults)
     for key, default in architecture.defaults.items():
-        if key == "rope_theta":
-            assert full["rope_parameters"]["rope_theta"] == default
+        if key in ("rope_theta", "rope_local_base_freq", "sliding_window_pattern"):
+            assert elsewhere(full, key) == default
+        elif key == "rope_scaling":
+            assert default.items() <= full["rope_parameters"].items()
         elif key == "id2label":
             assert {str(number): label for number, label in full[key].items()} == default
         elif full.get(key) is None:  # Transformers fills it in where it is used
@@ -93,7 +123,6 @@ def test_what_readers_of_gguf_assume_is_what_transformers_does_by_default(archit
     from hubclient.spokes.rebuild import assumption_losses
 
     losses = assumption_losses(architecture.assumed, normalise({"model_type": architecture.model_type}, architecture.defaults))
-    windowed = architecture.name == "mistral"  # a sliding window by default, which GGUF has no key for in this family
-    assert [loss.split()[1] for loss in losses] == (["sliding_window"] if windowed else [])
+    assert [loss.split()[1] for loss in losses] == OTHERWISE.get(architecture.name, [])
     full = normalise(of_transformers({"model_type": architecture.model_type}), architecture.defaults, architecture.aliases)
     assert assumption_losses(architecture.assumed, full) == losses

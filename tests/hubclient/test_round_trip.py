@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from golden import TEXTS, TYPES, Golden, Stored, Workshop, copy, differences, goldens, tensors, transformers_result
-from tokenizing import CONTRADICTORY
 
 from hubclient import Checkpoint, verify
 from hubclient.errors import Lossy
@@ -259,15 +258,9 @@ def ids(folder: Path, texts: tuple[str, ...]) -> list[list[int]]:
     return [tokenizer.encode(text).ids for text in texts]
 
 
-def told_alike(golden: Golden) -> tuple[str, ...]:
-    """Texts that what a GGUF says of a tokenizer and the source's tokenizer.json mean the same ids for."""
-    return (TEXTS[0], "a" * 300) if golden.name in CONTRADICTORY else TEXTS
-
-
 @EACH
 def test_without_our_keys_the_tokenizer_gives_the_same_ids(golden: Golden, workshop: Workshop):
-    texts = told_alike(golden)
-    assert ids(workshop.back(workshop.stripped(golden, "f32")), texts) == ids(golden.checkpoint, texts)
+    assert ids(workshop.back(workshop.stripped(golden, "f32")), golden.texts) == ids(golden.checkpoint, golden.texts)
 
 
 # In Transformers
@@ -306,7 +299,7 @@ def test_transformers_own_tokenizer_gives_the_same_ids(golden: Golden, ours: boo
     if not ours and golden.name in OTHER_CLASS:
         source = as_class_of(back, golden, tmp_path / "source")
         assert auto_ids(source) != auto_ids(golden.checkpoint)
-    texts = TEXTS if ours else told_alike(golden)
+    texts = TEXTS if ours else golden.texts
     assert auto_ids(back, texts) == auto_ids(source, texts)
 
 
