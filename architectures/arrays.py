@@ -57,6 +57,11 @@ class Array:
         return all(part.moves_elements for part in self.parts)
 
     @property
+    def keeps_values(self) -> bool:
+        """True if every element is a number that the source stands for, be it moved or unpacked: none is computed from it."""
+        return all(part.keeps_values for part in self.parts)
+
+    @property
     def local(self) -> bool:
         """True if a few rows need only a few rows of the parts (false for a transpose)."""
         return all(part.local for part in self.parts)

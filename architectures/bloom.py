@@ -35,6 +35,23 @@ BLOCK = biased({
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
 })  # fmt: skip
+TIED = {
+    "tie_word_embeddings": absent("lm_head.weight"),
+    "vocab_size": rows_of("transformer.word_embeddings.weight"),
+    "hidden_size": columns_of("transformer.word_embeddings.weight"),
+}
+SHAPES = {
+    "transformer.word_embeddings.weight": ("vocab_size", "hidden_size"),
+    "lm_head.weight": ("vocab_size", "hidden_size"),
+    "transformer.h.{i}.self_attention.dense.weight": ("hidden_size", "hidden_size"),
+}
+PLACEMENT = Placement(
+    "transformer.h.{i}",
+    ("transformer.word_embeddings", "transformer.word_embeddings_layernorm"),
+    ("transformer.ln_f", "lm_head"),
+    {"lm_head": "transformer.word_embeddings"},
+    kv_elements=product(2, "hidden_size"),
+)
 
 BLOOM = Architecture(
     name="bloom",
@@ -61,29 +78,17 @@ BLOOM = Architecture(
         "tie_word_embeddings": True,
     },
     layouts={"gguf": Layout.of(ENDS, block("transformer.h.{i}", "blk.{i}", BLOCK))},
-    implied={
-        "tie_word_embeddings": absent("lm_head.weight"),
-        "vocab_size": rows_of("transformer.word_embeddings.weight"),
-        "hidden_size": columns_of("transformer.word_embeddings.weight"),
-    },
+    implied=TIED,
     shapes={
-        "transformer.word_embeddings.weight": ("vocab_size", "hidden_size"),
-        "lm_head.weight": ("vocab_size", "hidden_size"),
+        **SHAPES,
         "transformer.h.{i}.self_attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
         "transformer.h.{i}.self_attention.query_key_value.bias": (product(3, "hidden_size"),),
-        "transformer.h.{i}.self_attention.dense.weight": ("hidden_size", "hidden_size"),
         "transformer.h.{i}.mlp.dense_h_to_4h.weight": (FEED, "hidden_size"),
         "transformer.h.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", FEED),
     },
     assumed={"apply_residual_connection_post_layernorm": (False, None)},
     aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
-    placement=Placement(
-        "transformer.h.{i}",
-        ("transformer.word_embeddings", "transformer.word_embeddings_layernorm"),
-        ("transformer.ln_f", "lm_head"),
-        {"lm_head": "transformer.word_embeddings"},
-        kv_elements=product(2, "hidden_size"),
-    ),
+    placement=PLACEMENT,
 )
 
 ARCHITECTURES = (BLOOM,)

@@ -61,7 +61,7 @@ def spell(config: Mapping[str, Any]) -> dict[str, Any]:
         rope = {}
     if "rope_theta" in rope:
         result["rope_theta"] = rope.pop("rope_theta")
-    if rope.get("rope_type", "default") != "default":
+    if rope.get("rope_type", "default") != "default" or rope.keys() - {"rope_type"}:
         result["rope_scaling"] = _older(rope, config)
     if config.get("dtype"):
         result["torch_dtype"] = config["dtype"]
@@ -70,8 +70,8 @@ def spell(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _older(rope: dict[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """`rope_scaling`. For longrope older versions of Transformers want `type` and the two lists, and nothing else."""
-    if rope["rope_type"] != "longrope":
-        return rope
+    if rope.get("rope_type", "default") != "longrope":
+        return {"rope_type": "default", **rope}
     original = config.get("original_max_position_embeddings")
     said = {"rope_type"} | ({"original_max_position_embeddings"} if original is not None else set())
     return {"type": "longrope", **{key: value for key, value in rope.items() if key not in said}}

@@ -138,7 +138,8 @@ Fact = present | absent | rows_of | columns_of | rows_per_column | given | perio
 class Placement:
     """Which modules stay whole, in which order they run, and what a token of context costs.
 
-    `block` is the pattern of a repeated module, `first` and `last` the modules around the blocks, by Hugging Face name.
+    `block` is the pattern of a repeated module, `first` and `last` the modules around the blocks, by Hugging Face name or
+    pattern (an encoder's blocks before the decoder's).
     `tied` maps a module to the one whose weight it shares. `kv_elements` is the number of cached elements per token and
     block (keys and values), None for models without a cache; `window` names the config key that limits the tokens cached.
     `state_elements` is the size of a block's recurrent state, which does not grow with the context. `kv_in`, `window_in`

@@ -2,7 +2,21 @@
 
 from collections.abc import Mapping
 
-from hubclient.architectures import ROPE, Expr, Fact, Pairs, absent, columns_of, f32, optional, present, product, rows_of, u32
+from hubclient.architectures import (
+    ROPE,
+    Expr,
+    Fact,
+    Pairs,
+    Placement,
+    absent,
+    columns_of,
+    f32,
+    optional,
+    present,
+    product,
+    rows_of,
+    u32,
+)
 
 COUNTS: Pairs = (
     u32("num_hidden_layers", "block_count"),
@@ -77,3 +91,10 @@ SHAPES = {**ENDS_SHAPES, **BLOCK_SHAPES}
 
 ROPE_TYPES = ("default", "linear", "yarn", None)
 FIRST, LAST = ("model.embed_tokens",), ("model.norm", "lm_head")
+PLACEMENT = Placement(
+    "model.layers.{i}",
+    FIRST,
+    LAST,
+    {"lm_head": "model.embed_tokens"},
+    kv_elements=product(2, product("num_key_value_heads", "head_dim")),
+)

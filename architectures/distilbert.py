@@ -72,6 +72,7 @@ DISTILBERT = Architecture(
         "dim": 768,
         "hidden_dim": 3072,
     },
+    aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     layouts={"gguf": Layout.of(*ENCODER, name="bert", drop=("distilbert.embeddings.position_ids",), omit=MASKED)},
     implied={
         "vocab_size": rows_of("distilbert.embeddings.word_embeddings.weight"),

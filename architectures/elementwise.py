@@ -135,6 +135,11 @@ class Computed(Array):
         """False: values change."""
         return False
 
+    @property
+    def keeps_values(self) -> bool:
+        """False: values change."""
+        return False
+
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop); `load` must give float32."""
         return self.operation.apply(self.part.read(start, stop, load))

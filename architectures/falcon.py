@@ -4,17 +4,16 @@ The older layout (7B) has one key and value for all heads and one norm per block
 norms. Sources: Transformers `modeling_falcon`; llama.cpp `conversion/falcon.py`, `models/falcon.cpp`.
 """
 
+from dataclasses import replace
+
 from hubclient.architectures import (
     Architecture,
     Fixed,
     Following,
     Layout,
-    Placement,
-    absent,
     biased,
     block,
     by_value,
-    columns_of,
     either,
     f32,
     given,
@@ -26,6 +25,7 @@ from hubclient.architectures import (
     u32,
     ungroup,
 )
+from hubclient.architectures.bloom import PLACEMENT, SHAPES, TIED
 from hubclient.architectures.decoder import ROPE_TYPES, UNUSUAL_ROPE
 from hubclient.architectures.entries import Told
 
@@ -60,7 +60,7 @@ FALCON = Architecture(
         u32("num_attention_heads", "attention.head_count"),
         Following(KV_HEADS, "attention.head_count_kv"),
         Told("new_decoder_architecture", "attention.head_count_kv", {1: False}, otherwise=True),
-        u32("num_kv_heads", "attention.head_count_kv", when={"new_decoder_architecture": (True,)}),
+        u32("num_kv_heads", "attention.head_count_kv", when={"new_decoder_architecture": (True,)}, null=1),
         f32("layer_norm_epsilon", "attention.layer_norm_epsilon"),
         *UNUSUAL_ROPE,
     ),
@@ -85,20 +85,16 @@ FALCON = Architecture(
         )
     },
     implied={
-        "tie_word_embeddings": absent("lm_head.weight"),
-        "vocab_size": rows_of("transformer.word_embeddings.weight"),
-        "hidden_size": columns_of("transformer.word_embeddings.weight"),
+        **TIED,
         "ffn_hidden_size": rows_of("transformer.h.0.mlp.dense_h_to_4h.weight"),
         "num_ln_in_parallel_attn": given("transformer.h.0.ln_attn.weight", 2, 1),
     },
     shapes={
-        "transformer.word_embeddings.weight": ("vocab_size", "hidden_size"),
-        "lm_head.weight": ("vocab_size", "hidden_size"),
+        **SHAPES,
         "transformer.h.{i}.self_attention.query_key_value.weight": (
             total("hidden_size", product(2, product(KV_HEADS, SIZE))),
             "hidden_size",
         ),
-        "transformer.h.{i}.self_attention.dense.weight": ("hidden_size", "hidden_size"),
         "transformer.h.{i}.mlp.dense_h_to_4h.weight": ("ffn_hidden_size", "hidden_size"),
         "transformer.h.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", "ffn_hidden_size"),
     },
@@ -109,13 +105,7 @@ FALCON = Architecture(
         "rope_parameters.rope_type": ROPE_TYPES,
     },
     aliases={"n_embed": "hidden_size"},
-    placement=Placement(
-        "transformer.h.{i}",
-        ("transformer.word_embeddings",),
-        ("transformer.ln_f", "lm_head"),
-        {"lm_head": "transformer.word_embeddings"},
-        kv_elements=product(2, product(KV_HEADS, SIZE)),
-    ),
+    placement=replace(PLACEMENT, first=("transformer.word_embeddings",), kv_elements=product(2, product(KV_HEADS, SIZE))),
 )
 
 ARCHITECTURES = (FALCON,)

@@ -42,7 +42,7 @@ GGUF = Layout.of(
     drop=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),  # causal masks
 )
 MLX = GGUF.following(
-    {name: name.replace("transformer.", "model.") for name in ENDS if name != "lm_head.weight"},
+    {name: name.replace("transformer.", "model.") for name in map(str, ENDS) if name != "lm_head.weight"},
     block(
         "transformer.h.{i}",
         "model.h.{i}",

@@ -57,6 +57,7 @@ JAMBA = Architecture(
     hf=("JambaForCausalLM", "JambaModel"),
     model_type="jamba",
     prefix="model.",
+    aliases={"n_ctx": "max_position_embeddings", "num_local_experts": "num_experts"},
     config=(
         u32("num_hidden_layers", "block_count"),
         u32("max_position_embeddings", "context_length"),
@@ -109,7 +110,10 @@ JAMBA = Architecture(
         "expert_layer_offset": offset_of(ROUTER),
     },
     shapes={
-        **{name.replace("mlp.", "feed_forward.").replace("model.norm", "model.final_layernorm"): sizes for name, sizes in SHAPES.items()},
+        **{
+            name.replace("mlp.", "feed_forward.").replace("model.norm", "model.final_layernorm"): sizes
+            for name, sizes in SHAPES.items()
+        },
         f"{BLOCK}.feed_forward.router.weight": ("num_experts", "hidden_size"),
         f"{BLOCK}.feed_forward.experts.{{e}}.gate_proj.weight": ("intermediate_size", "hidden_size"),
         f"{BLOCK}.feed_forward.experts.{{e}}.up_proj.weight": ("intermediate_size", "hidden_size"),

@@ -276,9 +276,11 @@ def _bind(
     spread, known = rule.transform.spread, dict(captures)
     if spread is None:
         own, others = rule.side(side), rule.side("target" if side == "hf" else "hf")
+        outputs = tuple([pattern.name(known) for pattern in others])
+        if len(own) == 1:  # nearly all: what was found is the one
+            return (given[0, 0],), outputs, [], []
         lacking = [pattern.name(known) for at, pattern in enumerate(own) if (at, 0) not in given]
-        inputs = tuple(given[at, 0] for at in range(len(own)) if (at, 0) in given)
-        return inputs, tuple(pattern.name(known) for pattern in others), lacking, []
+        return tuple(given[at, 0] for at in range(len(own)) if (at, 0) in given), outputs, lacking, []
     capture, count = spread[0], evaluate(spread[1], config)
     if side == "target":
         names = (rule.hf[0].name({**known, capture: number}) for number in range(count))

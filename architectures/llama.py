@@ -6,7 +6,6 @@ from hubclient.architectures import (
     Architecture,
     Layout,
     Llama3Factors,
-    Placement,
     block,
     optional,
     present,
@@ -19,12 +18,11 @@ from hubclient.architectures.decoder import (
     BIASED,
     DECODER,
     ENDS,
-    FIRST,
     HEAD_DIM,
     INV_FREQ,
-    LAST,
     MLP,
     NORMS,
+    PLACEMENT,
     ROPE_TYPES,
     SHAPES,
     TIED,
@@ -79,13 +77,7 @@ LLAMA = Architecture(
     shapes=SHAPES,
     assumed={"rope_parameters.rope_type": (*ROPE_TYPES, "llama3"), "hidden_act": ("silu", None)},
     tokenizer={"add_space_prefix": "tokenizer_config", "prefer": "sentencepiece"},
-    placement=Placement(
-        "model.layers.{i}",
-        FIRST,
-        LAST,
-        {"lm_head": "model.embed_tokens"},
-        kv_elements=product(2, product("num_key_value_heads", "head_dim")),
-    ),
+    placement=PLACEMENT,
 )
 
 MISTRAL = replace(

@@ -96,6 +96,7 @@ MISTRAL3 = replace(
         "vision_config.model_type": ("pixtral", None),
         "vision_config.hidden_act": ("gelu", "silu"),
         "vision_config.rope_theta": (10000.0, None),
+        "vision_config.rope_parameters.rope_theta": (10000.0, None),
         "vision_feature_layer": (-1, None),
         "projector_hidden_act": ("gelu", None),
     },

@@ -2,30 +2,25 @@
 
 from dataclasses import replace
 
-from hubclient.architectures.t5 import DEFAULTS, IMPLIED, READERS, T5, T5_ENCODER
-
-MT5_DEFAULTS = {
-    **DEFAULTS,
-    "vocab_size": 250112,
-    "d_ff": 1024,
-    "num_layers": 8,
-    "num_heads": 6,
-    "feed_forward_proj": "gated-gelu",
-    "decoder_start_token_id": 0,
-}
+from hubclient.architectures.t5 import DEFAULTS, IMPLIED, READERS, T5
 
 MT5 = replace(
     T5,
     name="mt5",
     hf=("MT5ForConditionalGeneration", "MT5Model"),
     model_type="mt5",
-    defaults=MT5_DEFAULTS,
+    defaults={
+        **DEFAULTS,
+        "vocab_size": 250112,
+        "d_ff": 1024,
+        "num_layers": 8,
+        "num_heads": 6,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+    },
     implied=IMPLIED,
     assumed=READERS,
     look_alike="t5",
 )
-MT5_ENCODER = replace(
-    T5_ENCODER, name="mt5-encoder", hf=("MT5EncoderModel",), model_type="mt5", defaults=MT5_DEFAULTS, look_alike="t5-encoder"
-)
 
-ARCHITECTURES = (MT5, MT5_ENCODER)
+ARCHITECTURES = (MT5,)

@@ -1,17 +1,16 @@
 """OLMo 2: norms behind attention and feed-forward, and of all queries and all keys. Source: Transformers `modeling_olmo2`."""
 
-from hubclient.architectures import Architecture, Layout, Placement, block, product, ratio
+from hubclient.architectures import Architecture, Layout, block, product, ratio
 from hubclient.architectures.decoder import (
     ATTENTION,
     BIASED,
     DECODER,
     ENDS,
-    FIRST,
     HIDDEN,
     INV_FREQ,
     KV,
-    LAST,
     MLP,
+    PLACEMENT,
     ROPE_TYPES,
     SHAPES,
     TIED,
@@ -54,7 +53,7 @@ OLMO2 = Architecture(
         "model.layers.{i}.self_attn.k_norm.weight": (KV,),
     },
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("silu", None), "tie_word_embeddings": (False,)},
-    placement=Placement("model.layers.{i}", FIRST, LAST, kv_elements=product(2, product("num_key_value_heads", "head_dim"))),
+    placement=PLACEMENT,
 )
 
 ARCHITECTURES = (OLMO2,)

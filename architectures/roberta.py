@@ -41,6 +41,7 @@ MASKED = (
     "lm_head.bias",
     *(f"lm_head.{name}.{part}" for name in ("dense", "layer_norm", "decoder") for part in ("weight", "bias")),
 )
+KINDS = present("roberta.embeddings.token_type_embeddings.weight")
 
 ROBERTA = replace(
     BERT,
@@ -59,7 +60,7 @@ ROBERTA = replace(
         "intermediate_size": rows_of("roberta.encoder.layer.0.intermediate.dense.weight"),
     },
     shapes={f"roberta.{name}": sizes for name, sizes in SHAPES.items()},
-    when=all_of(says("tokenizer.ggml.model", "gpt2"), absent("cls.output.weight")),
+    when=all_of(says("tokenizer.ggml.model", "gpt2"), KINDS, absent("cls.output.weight")),
     tokenizer={"tokenizer_class": {"gpt-2": "RobertaTokenizer"}},
     placement=Placement("roberta.encoder.layer.{i}", ("roberta.embeddings",), ("roberta.pooler", "lm_head", "classifier")),
 )
@@ -71,7 +72,7 @@ ROBERTA_CLASSIFIER = replace(
     config=(*ROBERTA.config, LABELS),
     defaults={**ROBERTA.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS, omit=POOLER)},
-    when=all_of(says("tokenizer.ggml.model", "gpt2"), present("classifier.out_proj.weight")),
+    when=all_of(says("tokenizer.ggml.model", "gpt2"), KINDS, present("classifier.out_proj.weight")),
 )
 
 ARCHITECTURES = (ROBERTA, ROBERTA_CLASSIFIER)

@@ -6,7 +6,6 @@ Sources: Transformers `modeling_stablelm`; llama.cpp `conversion/stablelm.py`, `
 from hubclient.architectures import (
     Architecture,
     Layout,
-    Placement,
     Share,
     biased,
     block,
@@ -14,7 +13,6 @@ from hubclient.architectures import (
     f32,
     optional,
     present,
-    product,
     ratio,
     stack,
 )
@@ -22,10 +20,9 @@ from hubclient.architectures.decoder import (
     ATTENTION,
     COUNTS,
     ENDS,
-    FIRST,
     INV_FREQ,
-    LAST,
     MLP,
+    PLACEMENT,
     ROPE_TYPES,
     SHAPES,
     TIED,
@@ -80,7 +77,7 @@ STABLELM = Architecture(
     },
     shapes={**SHAPES, "model.layers.{i}.self_attn.q_layernorm.norms.{h}.weight": ("head_dim",)},
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("silu", None), "tie_word_embeddings": (False,)},
-    placement=Placement("model.layers.{i}", FIRST, LAST, kv_elements=product(2, product("num_key_value_heads", "head_dim"))),
+    placement=PLACEMENT,
 )
 
 ARCHITECTURES = (STABLELM,)

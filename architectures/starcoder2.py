@@ -1,16 +1,16 @@
 """StarCoder 2: layer norms and a plain feed-forward part, biases everywhere. Source: Transformers `modeling_starcoder2`."""
 
+from dataclasses import replace
+
 from hubclient.architectures import (
     ROPE,
     Architecture,
     Layout,
-    Placement,
     biased,
     block,
     f32,
     optional,
     present,
-    product,
     ratio,
     rows_of,
 )
@@ -18,9 +18,8 @@ from hubclient.architectures.decoder import (
     ATTENTION,
     COUNTS,
     ENDS,
-    FIRST,
     INV_FREQ,
-    LAST,
+    PLACEMENT,
     ROPE_TYPES,
     SHAPES,
     TIED,
@@ -76,14 +75,7 @@ STARCODER2 = Architecture(
         "sliding_window": (None,),
         "hidden_act": ("gelu_pytorch_tanh", None),
     },
-    placement=Placement(
-        "model.layers.{i}",
-        FIRST,
-        LAST,
-        {"lm_head": "model.embed_tokens"},
-        kv_elements=product(2, product("num_key_value_heads", "head_dim")),
-        window="sliding_window",
-    ),
+    placement=replace(PLACEMENT, window="sliding_window"),
 )
 
 ARCHITECTURES = (STARCODER2,)

@@ -1,9 +1,7 @@
-"""T5, v1.0 and v1.1, whole or its encoder alone. Source: Transformers `modeling_t5`; llama.cpp `models/t5.cpp`.
+"""T5, v1.0 and v1.1. Source: Transformers `modeling_t5`; llama.cpp `models/t5.cpp`.
 
 The decoder's blocks are counted apart from the encoder's. Only the first block of each has a table of relative positions.
 """
-
-from dataclasses import replace
 
 from hubclient.architectures import (
     Architecture,
@@ -106,6 +104,7 @@ T5 = Architecture(
     model_type="t5",
     blocks="num_layers",
     repeats={"j": "num_decoder_layers"},
+    aliases={"hidden_size": "d_model", "head_dim": "d_kv", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     prefixes={"encoder.embed_tokens.": "shared.", "decoder.embed_tokens.": "shared."},
     config=(*SIZES, u32("num_decoder_layers", "decoder_block_count"), u32("decoder_start_token_id", "decoder_start_token_id")),
     defaults={**DEFAULTS, "scale_decoder_outputs": by_value("tie_word_embeddings", {False: False}, True)},
@@ -116,24 +115,11 @@ T5 = Architecture(
     tokenizer={"tokenizer_class": {"default": "T5Tokenizer"}},
     placement=Placement(
         "decoder.block.{j}",
-        ("shared", "encoder.block.{i}", "encoder.final_layer_norm"),
+        ("shared", "encoder.embed_tokens", "encoder.block.{i}", "encoder.final_layer_norm", "decoder.embed_tokens"),
         ("decoder.final_layer_norm", "lm_head"),
-        {"lm_head": "shared"},
+        dict.fromkeys(("encoder.embed_tokens", "decoder.embed_tokens", "lm_head"), "shared"),
         kv_elements=product(2, INNER),  # for each token of the decoder, and of the encoder's output
     ),
 )
 
-T5_ENCODER = replace(
-    T5,
-    name="t5-encoder",
-    hf=("T5EncoderModel",),
-    repeats={},
-    config=SIZES,
-    defaults=DEFAULTS,
-    layouts={"gguf": Layout.of(ENCODER, FIRST_BLOCKS[0], name="t5encoder", drop=COPIES)},
-    implied=IMPLIED,
-    assumed=READERS,
-    placement=Placement("encoder.block.{i}", ("shared",), ("encoder.final_layer_norm",)),
-)
-
-ARCHITECTURES = (T5, T5_ENCODER)
+ARCHITECTURES = (T5,)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hubclient.architectures import Layout, block, present
-from hubclient.architectures.mt5 import MT5, MT5_ENCODER
+from hubclient.architectures.mt5 import MT5
 from hubclient.architectures.t5 import COPIES, DECODER, ENCODER, POSITIONS, READERS
 
 ENCODER_POSITIONS = block("encoder.block.{i}", "enc.blk.{i}", POSITIONS)
@@ -20,14 +20,5 @@ UMT5 = replace(
     when=SECOND,
     look_alike=None,
 )
-UMT5_ENCODER = replace(
-    MT5_ENCODER,
-    name="umt5-encoder",
-    hf=("UMT5EncoderModel",),
-    model_type="umt5",
-    layouts={"gguf": Layout.of(ENCODER, ENCODER_POSITIONS, name="t5encoder", drop=COPIES)},
-    when=SECOND,
-    look_alike=None,
-)
 
-ARCHITECTURES = (UMT5, UMT5_ENCODER)
+ARCHITECTURES = (UMT5,)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hubclient.architectures import absent, all_of, present, says
-from hubclient.architectures.roberta import ROBERTA, ROBERTA_CLASSIFIER
+from hubclient.architectures.roberta import KINDS, ROBERTA, ROBERTA_CLASSIFIER
 
 TOKENIZER = {"tokenizer_class": {"default": "XLMRobertaTokenizer"}}
 
@@ -13,7 +13,7 @@ XLM_ROBERTA = replace(
     hf=("XLMRobertaModel", "XLMRobertaForMaskedLM"),
     model_type="xlm-roberta",
     defaults={**ROBERTA.defaults, "vocab_size": 30522},
-    when=all_of(says("tokenizer.ggml.model", "t5"), absent("cls.output.weight")),
+    when=all_of(says("tokenizer.ggml.model", "t5"), KINDS, absent("cls.output.weight")),
     tokenizer=TOKENIZER,
 )
 
@@ -23,7 +23,7 @@ XLM_ROBERTA_CLASSIFIER = replace(
     hf=("XLMRobertaForSequenceClassification",),
     model_type="xlm-roberta",
     defaults={**ROBERTA_CLASSIFIER.defaults, "vocab_size": 30522},
-    when=all_of(says("tokenizer.ggml.model", "t5"), present("classifier.out_proj.weight")),
+    when=all_of(says("tokenizer.ggml.model", "t5"), KINDS, present("classifier.out_proj.weight")),
     tokenizer=TOKENIZER,
 )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.elementwise import bare
 from hubclient.formats import codecs
+from hubclient.formats.encodings import ENCODINGS, F32
 from hubclient.model import encodings_of
 from hubclient.rows import packed
 
@@ -84,9 +85,11 @@ class Check:
     def _way(self) -> tuple[Array, tuple[Operation, ...], Encoding] | None:
         own = encodings_of(self._step.array)
         found = bare(self._step.array)
-        if len(own) != 1 or found is None or (source := own.pop()).name == "F64":  # float32 cannot tell float64 apart
+        if found is None or ENCODINGS["F64"] in own:  # float32 cannot tell float64 apart
             return None
-        return (*found, source)
+        if not found[0].moves_elements:
+            return (*found, F32)  # unpacked from numbers and scales
+        return (*found, own.pop()) if len(own) == 1 else None
 
     def changed(self, start: int, stop: int, data: Rows, reader: Reader) -> int:
         """Elements of the rows [start, stop), written as `data`, that do not come back as they were."""

@@ -18,6 +18,7 @@ from hubclient.errors import UsageError
 
 if TYPE_CHECKING:
     from hubclient.architectures.arrays import Array
+    from hubclient.architectures.declaration import Placement
     from hubclient.architectures.schedules import Schedule
     from hubclient.model import Model
 
@@ -99,17 +100,24 @@ def _fill(modules: Sequence[Module], devices: Mapping[str, int]) -> tuple[dict[s
 def _modules(model: Model, context: int | None) -> tuple[Module, ...]:
     placement = model.architecture.placement
     block = Pattern.of(placement.block).template
-    order = {name: index for index, name in enumerate((*placement.first, "", *placement.last))}
+    order = _order(placement)
     weights: dict[str, int] = {}
     for name, array in model.tensors.items():
         module = _module_of(name, block, order)
         weights[module] = weights.get(module, 0) + _nbytes(array)
     tied = {name: other for name, other in placement.tied.items() if name not in weights and other in weights}
-    missing_head = not model.architecture.headless(model.hf_class)
-    names = sorted([*weights, *(tied if missing_head else ())], key=lambda name: _rank(name, block, order))
+    headless = model.architecture.headless(model.hf_class)
+    there = (name for name in tied if not headless or name not in placement.last)
+    names = sorted([*weights, *there], key=lambda name: _rank(name, block, order))
     caches = _caches(model, context)
     found = tuple(Module(name, weights.get(name, 0), _cache(name, block, caches), tied.get(name)) for name in names)
     return tuple(_spelled(module, model) for module in found)
+
+
+def _order(placement: Placement) -> dict[str, int]:
+    """The order in which modules run, by name with its numbers blanked: those around the blocks, and the blocks."""
+    names = (*placement.first, placement.block, *placement.last)
+    return {Pattern.of(name).template: index for index, name in enumerate(names)}
 
 
 def _module_of(name: str, block: str, order: Mapping[str, int]) -> str:
@@ -118,16 +126,14 @@ def _module_of(name: str, block: str, order: Mapping[str, int]) -> str:
     if template(".".join(parts[:depth]))[0] == block:
         return ".".join(parts[:depth])
     for length in range(len(parts) - 1, 0, -1):
-        if ".".join(parts[:length]) in order:
+        if template(".".join(parts[:length]))[0] in order:
             return ".".join(parts[:length])
     return ".".join(parts[:-1])
 
 
 def _rank(name: str, block: str, order: Mapping[str, int]) -> tuple[int, int, str]:
     blank, digits = template(name)
-    if blank == block:
-        return order[""], int(digits[-1]), name
-    return order.get(name, order[""] + 1), 0, name
+    return order.get(blank, order[block] + 1), int(digits[-1]) if blank in order and digits else 0, name
 
 
 def _cache(name: str, block: str, caches: Sequence[int]) -> int:
@@ -138,7 +144,8 @@ def _cache(name: str, block: str, caches: Sequence[int]) -> int:
 
 def _caches(model: Model, context: int | None) -> list[int]:
     """What each block keeps besides its weights for so many tokens, in bytes; without a context nothing is counted."""
-    placement, config, blocks = model.architecture.placement, model.config, model.layers
+    placement, config, counts = model.architecture.placement, model.config, model.architecture.counts(model.config)
+    blocks = counts.get(next(iter(Pattern.of(placement.block).captures)), 0)
     if context is None:
         return []
 

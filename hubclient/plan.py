@@ -106,12 +106,13 @@ class Step:
         if isinstance(self.array, Leaf) and self.array.ref.encoding == self.encoding:
             return "exact"
         own = {encoding.name for encoding in encodings_of(self.array)}
-        if not self.array.moves_elements:
+        if not self.array.keeps_values:
             return "computed"
         if all(name == self.encoding.name or self.encoding.name in _WIDER.get(name, ()) for name in own):
             return "exact"
-        if self.encoding.name in ("F32", "F64") and all(ENCODINGS[name].blocked for name in own):
-            return "exact"  # blocks are unpacked in float32
+        unpacked = not self.array.moves_elements or all(ENCODINGS[name].blocked for name in own)
+        if unpacked and self.encoding.name in ("F32", "F64"):
+            return "exact"  # blocks are unpacked in float32, and scales applied
         if self.repacks:
             return "exact"
         return "quantised" if self.encoding.blocked else "rounded"

@@ -122,10 +122,12 @@ def _recomputable(model: Model, target: Target) -> set[str]:
 
 
 def _request(tested: Checkpoint) -> Request:
+    from hubclient.spokes import projector
     from hubclient.spokes.carried import load
 
     carried = load(tested.opened.metadata, tested.opened.path)
-    return Request(pre=carried.pre if carried else None)
+    part = "projector" if projector.is_one(tested.opened) else None
+    return Request(pre=carried.pre if carried else None, only=part)
 
 
 def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader) -> TensorVerdict:

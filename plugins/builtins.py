@@ -47,15 +47,6 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "hubclient.architectures.deepseek_v2": ("hf.DeepseekV2ForCausalLM", "hf.DeepseekV2Model", "gguf.deepseek2", "mlx.deepseek_v2"),
     "hubclient.architectures.deepseek_v3": ("hf.DeepseekV3ForCausalLM", "hf.DeepseekV3Model", "gguf.deepseek2", "mlx.deepseek_v3"),
     "hubclient.architectures.gpt_oss": ("hf.GptOssForCausalLM", "hf.GptOssModel", "gguf.gpt-oss", "mlx.gpt_oss"),
-    "hubclient.architectures.t5": (
-        "hf.T5ForConditionalGeneration", "hf.T5Model", "hf.T5WithLMHeadModel", "hf.T5EncoderModel", "gguf.t5", "gguf.t5encoder",
-    ),
-    "hubclient.architectures.mt5": (
-        "hf.MT5ForConditionalGeneration", "hf.MT5Model", "hf.MT5EncoderModel", "gguf.t5", "gguf.t5encoder",
-    ),
-    "hubclient.architectures.umt5": (
-        "hf.UMT5ForConditionalGeneration", "hf.UMT5Model", "hf.UMT5EncoderModel", "gguf.t5", "gguf.t5encoder",
-    ),
     "hubclient.architectures.distilbert": (
         "hf.DistilBertModel", "hf.DistilBertForMaskedLM", "hf.DistilBertForSequenceClassification", "gguf.bert",
     ),
@@ -70,6 +61,14 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
     "hubclient.architectures.modernbert": (
         "hf.ModernBertModel", "hf.ModernBertForMaskedLM", "hf.ModernBertForSequenceClassification", "gguf.modern-bert",
+    ),
+    "hubclient.architectures.t5": (
+        "hf.T5ForConditionalGeneration", "hf.T5Model", "hf.T5WithLMHeadModel", "gguf.t5",
+    ),
+    "hubclient.architectures.mt5": ("hf.MT5ForConditionalGeneration", "hf.MT5Model", "gguf.t5"),
+    "hubclient.architectures.umt5": ("hf.UMT5ForConditionalGeneration", "hf.UMT5Model", "gguf.t5"),
+    "hubclient.architectures.t5_encoder": (
+        "hf.T5EncoderModel", "hf.MT5EncoderModel", "hf.UMT5EncoderModel", "gguf.t5encoder",
     ),
 })  # fmt: skip
 

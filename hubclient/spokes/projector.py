@@ -106,10 +106,15 @@ def _row(model: Model, embedding: str, token: str) -> Array:
     return reshaped(Slice(array, index, (1, array.shape[1])), (array.shape[1],))
 
 
+def is_one(opened: OpenedCheckpoint) -> bool:
+    """Whether a file holds the vision part of a model."""
+    kind = opened.metadata.get("general.type")
+    return kind is not None and kind.value == SPACE
+
+
 def refuse_alone(opened: OpenedCheckpoint) -> None:
     """UsageError for a file that holds a vision part and is to be read as a model."""
-    kind = opened.metadata.get("general.type")
-    if kind is not None and kind.value == SPACE:
+    if is_one(opened):
         raise UsageError(
             f"{opened.path}: is the vision part of a model without its text part",
             hint=f"name the file of the text part, and this one with --projector {opened.path}",

@@ -97,19 +97,20 @@ def check_shapes(architecture: Architecture, config: Mapping[str, Any], shapes: 
     for text in architecture.shapes:
         patterns.setdefault((pattern := Pattern.of(text)).template, []).append(pattern)
     get = evaluate if complete else _evaluate
-    wanted: dict[str, list[tuple[Expr, int | None]]] = {}
+    wanted: dict[str, tuple[int | None, ...]] = {}
     for name, shape in shapes.items():
         kind, digits = template(name)
         found = next((pattern.text for pattern in patterns.get(kind, ()) if pattern.match(digits) is not None), None)
         if found is None:
             continue
         if found not in wanted:
-            wanted[found] = [(size, get(size, config)) for size in architecture.shapes[found]]
+            wanted[found] = tuple(get(size, config) for size in architecture.shapes[found])
         expected = wanted[found]
-        if len(expected) != len(shape) or any(
-            size not in (None, found) for (_, size), found in zip(expected, shape, strict=True)
-        ):
-            told = ", ".join(str(rule) if size in (None, rule) else f"{rule} = {size}" for rule, size in expected)
+        if expected == shape:  # nearly always
+            continue
+        if len(expected) != len(shape) or any(size not in (None, found) for size, found in zip(expected, shape, strict=True)):
+            rules = zip(architecture.shapes[found], expected, strict=True)
+            told = ", ".join(str(rule) if size in (None, rule) else f"{rule} = {size}" for rule, size in rules)
             raise DamagedInput(f"{name} has the shape {list(shape)} where the config asks for [{told}]", tensor=name)
 
 

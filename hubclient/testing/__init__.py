@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from hubclient.testing.bench import Bench, Fault, Subject
 from hubclient.testing.checks import CHECKS, Case, Check, Outcome, cases, run_all
-from hubclient.testing.folders import byte_level, word_pieces
+from hubclient.testing.folders import byte_level, unigram, word_pieces
 from hubclient.testing.published import Published
 from hubclient.testing.suite import ArchitectureSuite
 from hubclient.testing.synthetic import Synthetic, synthetics
@@ -35,5 +35,6 @@ __all__ = [
     "cases",
     "run_all",
     "synthetics",
+    "unigram",
     "word_pieces",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import Pair, Share
+from hubclient.architectures import NULL, Pair, Share
 from hubclient.architectures.config import normalise
 from hubclient.architectures.expressions import lookup
 from hubclient.architectures.pairs import Pairs, backward, forward
@@ -14,24 +14,26 @@ from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes import projector, rebuild
 from hubclient.testing.bench import Subject, require
-from hubclient.testing.made_up import made_up, variations
+from hubclient.testing.made_up import assign, made_up, variations
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
 
+_LEAST = "with the least"
 _INTEGERS = {"u8": 8, "i8": 8, "u16": 16, "i16": 16, "u32": 32, "i32": 32, "u64": 64, "i64": 64}
 
 
 def come_back(subject: Subject, folder: Path) -> None:  # noqa: ARG001
     """Metadata of a config gives the config values that pairs are about, and written again the same metadata."""
     for told, config in _configs(subject).items():
+        shapes = subject.models[told == _LEAST].shapes
         for space, pairs in tables(subject.architecture).items():
             metadata = forward(pairs, config, subject.architecture.name_in(space))
-            plain = {entry.hf for entry in pairs if isinstance(entry, Pair | Share)}
+            kept = plainly_kept(pairs, config, subject.architecture.name_in(space))
             for path, value in _leaves(backward(pairs, metadata, subject.architecture.name_in(space))):
-                if path in plain:  # others may have several ways to say the same: what they store is compared below
+                if path in kept:
                     _require_same(path, value, config, told)
-            again = forward(pairs, _rebuilt(subject, space, metadata, config), subject.architecture.name_in(space))
+            again = forward(pairs, _rebuilt(subject, space, metadata, config, shapes), subject.architecture.name_in(space))
             changed = [key for key in {**metadata, **again} if again.get(key) != metadata.get(key)]
             require(
                 not changed,
@@ -77,6 +79,11 @@ def defaults_fill(subject: Subject, folder: Path) -> None:  # noqa: ARG001
         )  # fmt: skip
 
 
+def plainly_kept(pairs: Pairs, config: Mapping[str, Any], name: str) -> list[str]:
+    """The paths of config values that are stored as they are. Others may have several ways to say the same thing."""
+    return [entry.hf for entry in pairs if isinstance(entry, Pair | Share) and entry.forward(config, name)]
+
+
 def tables(architecture: Architecture) -> dict[str, Pairs]:
     """The pairs, by the layout whose files they describe."""
     found = {"gguf": architecture.config} if "gguf" in architecture.layouts else {}
@@ -87,7 +94,7 @@ def _configs(subject: Subject) -> dict[str, dict[str, Any]]:
     """A config with every key, one with the least, and one for each condition and code that pairs speak of."""
     architecture = subject.architecture
     whole, bare = subject.models[0].config, subject.models[1].config
-    found = {"with every key": dict(whole), "with the least": dict(bare)}
+    found = {"with every key": dict(whole), _LEAST: dict(bare)}
     for told, values in variations(architecture):
         try:
             found[f"with {told}"] = made_up(architecture, {**subject.config, **values})
@@ -96,19 +103,21 @@ def _configs(subject: Subject) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _rebuilt(subject: Subject, space: str, metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+def _rebuilt(
+    subject: Subject, space: str, metadata: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
     """The config that a reader has who has the metadata and the tensors."""
-    architecture, model = subject.architecture, subject.models[0]
+    architecture = subject.architecture
     stored = {key: Value(*typed) for key, typed in metadata.items()}
     if space == projector.SPACE:
         told = backward(architecture.projector, stored, architecture.name_in(space))
         usual = {key: value for key, value in architecture.defaults.items() if key.startswith("vision_config.")}
         return {**config, **normalise(told, usual)}
     told = rebuild.told(architecture, stored)
-    facts = {key: fact.of(model.shapes) for key, fact in architecture.implied.items()}
-    whole = normalise(
-        {**told, **{key: value for key, value in facts.items() if value is not None}}, architecture.defaults, architecture.aliases
-    )
+    for path, fact in architecture.implied.items():
+        if (value := fact.of(shapes)) is not None:
+            assign(told, path, None if value is NULL else value)
+    whole = normalise(told, architecture.defaults, architecture.aliases)
     derived = architecture.layouts["gguf"].derive
     return {**whole, "rope_parameters": config["rope_parameters"]} if derived and "rope_parameters" in config else whole
 

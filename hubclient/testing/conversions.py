@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubclient import Checkpoint
-from hubclient.architectures import Pair, Share
 from hubclient.architectures.expressions import lookup
 from hubclient.checkpoint import run
 from hubclient.testing import folders
 from hubclient.testing.bench import Subject, require
-from hubclient.testing.configs import alike
+from hubclient.testing.configs import alike, plainly_kept
 from hubclient.testing.made_up import ASIDE
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 _FORMATS = {"gguf": ".gguf", "mlx": "-mlx"}
 _CLOSE = 1e-5  # of values that are computed on the way
-_EXPECTED = ("has no place in", "never reads")  # losses that the declaration itself decides
 
 
 def exact(subject: Subject, folder: Path) -> None:
@@ -33,7 +31,7 @@ def exact(subject: Subject, folder: Path) -> None:
         back, more = converted(subject, out[0], "safetensors")
         _same_tensors(folders.read(source), folders.read(back[0]), _meant(model, {*said, *more}))
         _same_files(source, back[0])
-        surprising = [sentence for sentence in said if " " in sentence and not any(part in sentence for part in _EXPECTED)]
+        surprising = [sentence for sentence in said if " " in sentence and not any(part in sentence for part in _expected(subject))]
         require(not surprising, f"a model as the declaration describes it loses something: {'; '.join(surprising[:3])}")
 
 
@@ -85,6 +83,13 @@ def converted(subject: Subject, source: Path, space: str, name: str = "") -> tup
     return list(run(plan).paths), {*plan.losses, *dropped}
 
 
+def _expected(subject: Subject) -> Iterator[str]:
+    """What the sentences on losses hold that the declaration itself decides: omitted tensors, transforms, what tensors imply."""
+    yield "has no place in"
+    yield from (f"config: {key} is " for key in subject.architecture.implied)
+    yield from (loss for layout in subject.architecture.layouts.values() for rule in layout.rules if (loss := rule.transform.loss))
+
+
 def _meant(model: Synthetic, said: Iterable[str]) -> set[str]:
     """The tensors, by their names in files, that sentences are about."""
     words = {word for sentence in said for word in sentence.replace(",", " ").replace(":", " ").split()}
@@ -130,8 +135,7 @@ def _same_files(source: Path, back: Path) -> None:
 def _same_config(subject: Subject, source: Path, back: Path) -> None:
     """Of the config values that pairs are about none comes back as another."""
     one, two = (Checkpoint.from_pretrained(path, host=subject.host).model.config for path in (source, back))
-    for entry in subject.architecture.config:
-        if isinstance(entry, Pair | Share) and entry.hf.partition(".")[0] not in ASIDE:
-            path = entry.hf
+    for path in plainly_kept(subject.architecture.config, one, "any"):
+        if path.partition(".")[0] not in ASIDE:
             before, after = lookup(one, path), lookup(two, path)
             require(alike(before, after), f"{path} is {before!r:.60} and comes back as {after!r:.60}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OURS = "hubclient."
 _LENGTH = 8  # bytes of the length in front of a safetensors header
+_WORD = "▁"
 _END = "<|endoftext|>"
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
@@ -198,6 +199,20 @@ def word_pieces() -> dict[str, Any]:
     content["model"] = {**model, "vocab": vocabulary}
     named = {f"{token.strip('[]').lower()}_token": token for token in special}
     return {"tokenizer.json": content, "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **named}}
+
+
+def unigram() -> dict[str, Any]:
+    """Files of a tokenizer of XLM-RoBERTa's structure: letters with scores, a mark for the beginning of a word."""
+    special = ("<s>", "<pad>", "</s>", "<unk>")
+    letters = [_WORD, *(chr(code) for code in range(ord("a"), ord("z") + 1))]
+    vocabulary = [[token, 0.0] for token in special] + [[letter, -2.0 - place / 64] for place, letter in enumerate(letters)]
+    metaspace = {"type": "Metaspace", "replacement": _WORD, "prepend_scheme": "always", "split": True}
+    content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
+    content |= {"added_tokens": [_added(number, token) for number, token in enumerate(special)]}
+    content |= {"pre_tokenizer": metaspace, "decoder": metaspace}
+    content["model"] = {"type": "Unigram", "unk_id": special.index("<unk>"), "vocab": vocabulary, "byte_fallback": False}
+    named = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return {"tokenizer.json": content, "tokenizer_config.json": {"tokenizer_class": "XLMRobertaTokenizer", **named}}
 
 
 def _added(number: int, token: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -69,19 +70,18 @@ def block_too_many(subject: Subject, folder: Path) -> None:
 
 def truncated(subject: Subject, folder: Path) -> None:
     """Weights without their last byte are refused, before the conversion and after it."""
-    model, _ = _opened(subject, folder)
-    source = folder / model.variant
-    out, _ = converted(subject, source, subject.space)
-    for path in (source, out[0]):
-        for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
-            with file.open("rb+") as weights:
-                weights.truncate(file.stat().st_size - 1)
+    model, checkpoint = _opened(subject, folder)
+    out, _ = converted(subject, checkpoint.opened.path, subject.space)
+    for path in (checkpoint.opened.path, out[0]):
+        extents = (extent for ref in Checkpoint.from_pretrained(path, host=subject.host).opened.tensors.values() for extent in ref.extents)
+        last = max(extents, key=lambda extent: extent.offset + extent.nbytes)
+        os.truncate(last.file, last.offset + last.nbytes - 1)  # behind it there may be padding
         try:
             Checkpoint.from_pretrained(path, host=subject.host)
         except DamagedInput as error:
             require(path.name in str(error), f"truncated weights are refused without naming {path.name}: {error}")
         else:
-            refuse(f"{path.name} is opened although its last byte is missing")
+            refuse(f"the {model.variant} model's {path.name} is opened although its last byte is missing")
 
 
 def _opened(subject: Subject, folder: Path) -> tuple[Synthetic, Checkpoint]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hubclient.architectures import Flags, Pair, Share
 from hubclient.architectures.config import inner, normalise
 from hubclient.architectures.expressions import lookup
-from hubclient.testing.sizes import computed, known, plain, size_keys, small
+from hubclient.testing.sizes import computed, known, plain, size_keys, size_of, small
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture, Entry
@@ -39,9 +39,12 @@ def made_up(architecture: Architecture, given: Mapping[str, Any], *, every_key: 
         if path and path not in given and said.isdisjoint(entry.keys("")):
             if _wanted(architecture, entry, path, config, every_key=every_key):
                 assign(config, path, _value(architecture, entry, path))
-            if isinstance(entry, Pair) and known(config, path):
+            if isinstance(entry, Pair) and (known(config, path) or path in architecture.defaults):
                 said.update(entry.keys(""))  # another spelling of the same may not say otherwise
     config = normalise(config, architecture.defaults, architecture.aliases)
+    for path, accepted in architecture.assumed.items():
+        if not isinstance(accepted, tuple) and path not in given and (size := size_of(accepted, config)) is not None:
+            assign(config, path, size)
     return {key: value for key, value in config.items() if value is not None or key in architecture.assumed}
 
 

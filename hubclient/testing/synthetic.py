@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from itertools import product as pairings
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import columns_of, rows_of
+from hubclient.architectures import NULL, absent, all_of, columns_of, given, present, rows_of
 from hubclient.architectures.expressions import evaluate
 from hubclient.architectures.patterns import Pattern
 from hubclient.errors import DamagedInput, HubclientError
+from hubclient.spokes.projector import SPACE
 from hubclient.spokes.rebuild import rebuild
 from hubclient.testing.bench import refuse
 from hubclient.testing.made_up import ASIDE, assign, made_up
 from hubclient.testing.shaping import Shape, Shaper
-from hubclient.testing.sizes import size_keys
+from hubclient.testing.sizes import keys_in, size_keys
 
 if TYPE_CHECKING:
-    from hubclient.architectures import Architecture
+    from hubclient.architectures import Architecture, Fact
     from hubclient.architectures.tables import Rule
 
 _OTHER = 2  # how many there are of what a capture counts that nothing says the number of
@@ -66,28 +67,28 @@ class Synthetic:
         return [name for name in self.shapes if layout.knows(name, "hf")]
 
 
-def synthetics(architecture: Architecture, given: Mapping[str, Any]) -> tuple[Synthetic, ...]:
+def synthetics(architecture: Architecture, config: Mapping[str, Any]) -> tuple[Synthetic, ...]:
     """A model with everything that it may have, one with what it must have, and one with packed tensors if there are any."""
     variants = ["whole", "bare"]
     if any(rule.stored for layout in architecture.layouts.values() for rule in layout.rules):
         variants.append("packed")
-    return tuple(synthetic(architecture, given, variant) for variant in variants)
+    return tuple(synthetic(architecture, config, variant) for variant in variants)
 
 
-def synthetic(architecture: Architecture, given: Mapping[str, Any], variant: str) -> Synthetic:
+def synthetic(architecture: Architecture, wanted: Mapping[str, Any], variant: str) -> Synthetic:
     """One of them: "whole", "bare", "packed", or "kept", which is all that every format has room for."""
     try:
-        config = made_up(architecture, given, every_key=variant != "bare")
+        config = made_up(architecture, wanted, every_key=variant != "bare")
         patterns = _patterns(architecture, variant)
-        chosen, spare = _names(architecture, patterns, config)
+        chosen, spare = _names(architecture, patterns, config, first=variant == "bare")
         facts = {
             key: value
             for key, fact in architecture.implied.items()
             if not isinstance(fact, rows_of | columns_of) and (value := fact.of(dict.fromkeys(chosen, ()))) is not None
         }
         for key, value in facts.items():
-            if key not in given:
-                assign(config, key, value)
+            if key not in wanted:
+                assign(config, key, None if value is NULL else value)
         shaper = Shaper(architecture, config)
         shapes = {name: shaper.shape(pattern, patterns[pattern.text]) for name, pattern in chosen.items()}
     except HubclientError as error:
@@ -114,10 +115,25 @@ def _patterns(architecture: Architecture, variant: str) -> dict[str, list[Rule]]
         found = {text: rules for text, rules in found.items() if not _in_place_of(rules, found, packed)}
     if variant == "kept":
         left_out = {pattern.text for layout in architecture.layouts.values() for pattern in (*layout.drop, *layout.omit)}
-        found = {text: rules for text, rules in found.items() if text not in left_out}
+        vision = architecture.layouts[SPACE].hf_names if SPACE in architecture.layouts else ()  # all of it or nothing
+        found = {text: rules for text, rules in found.items() if text not in left_out or text in vision}
     if variant == "bare":
-        found = {text: rules for text, rules in found.items() if any(rule.required for rule in rules)}
+        telling = {Pattern.of(name).template for name in _present(architecture.when)}
+        found = {
+            text: rules
+            for text, rules in found.items()
+            if any(rule.required for rule in rules) or Pattern.of(text).template in telling
+        }
     return found
+
+
+def _present(fact: Fact | None) -> Iterator[str]:
+    """The tensors that a model has by which a declaration is told from its look-alikes."""
+    if isinstance(fact, all_of):
+        for part in fact.facts:
+            yield from _present(part)
+    elif isinstance(fact, present):
+        yield fact.name
 
 
 def _in_place_of(rules: Sequence[Rule], found: Mapping[str, list[Rule]], packed: set[str]) -> bool:
@@ -127,17 +143,26 @@ def _in_place_of(rules: Sequence[Rule], found: Mapping[str, list[Rule]], packed:
 
 
 def _names(
-    architecture: Architecture, patterns: Mapping[str, list[Rule]], config: Mapping[str, Any]
+    architecture: Architecture, patterns: Mapping[str, list[Rule]], config: Mapping[str, Any], *, first: bool
 ) -> tuple[dict[str, Pattern], tuple[str, ...]]:
-    """Names and the patterns they come from; and those that would be there if blocks had chosen otherwise."""
+    """Names and the patterns they come from; and those that would be there if blocks had chosen otherwise.
+
+    Alternatives take turns, block by block; where the config tells which one a model has, all blocks have the `first` or
+    the last.
+    """
     chosen: dict[str, Pattern] = {}
     spare: list[str] = []
+    told = _told(architecture, patterns)
+
+    def turn(label: str, numbers: Mapping[str, int]) -> int:
+        return (0 if first else -1) if label in told else numbers.get("i", next(iter(numbers.values()), 0))
+
     for text, rules in patterns.items():
         pattern = Pattern.of(text)
         choice = next((rule.choice for rule in rules if rule.choice), None)
         for numbers in _instances(architecture, pattern, rules, config):
             name = pattern.name(numbers)
-            if choice is None or _block(numbers) % _alternatives(patterns, choice[0]) == choice[1]:
+            if choice is None or _chosen(patterns, choice[0], turn(choice[0], numbers)) == choice[1]:
                 chosen[name] = pattern
             else:
                 spare.append(name)
@@ -160,10 +185,16 @@ def _instances(
         yield dict(zip(captures, numbers, strict=True))
 
 
-def _block(numbers: Mapping[str, int]) -> int:
-    """The number of the block: the one that counts blocks, else the first."""
-    return numbers.get("i", next(iter(numbers.values()), 0))
+def _told(architecture: Architecture, patterns: Mapping[str, list[Rule]]) -> set[str]:
+    """The choices that the whole model makes: a size, which the tensors imply, is there or not."""
+    sizes = {key for shape in architecture.shapes.values() for size in shape for key in keys_in(size)}
+    facts = (fact for key, fact in architecture.implied.items() if key in sizes)
+    templates = {Pattern.of(fact.name).template for fact in facts if isinstance(fact, present | absent | given)}
+    found = ((text, rule.choice) for text, rules in patterns.items() for rule in rules)
+    return {choice[0] for text, choice in found if choice and Pattern.of(text).template in templates}
 
 
-def _alternatives(patterns: Mapping[str, list[Rule]], label: str) -> int:
-    return 1 + max(rule.choice[1] for rules in patterns.values() for rule in rules if rule.choice and rule.choice[0] == label)
+def _chosen(patterns: Mapping[str, list[Rule]], label: str, block: int) -> int:
+    """Which alternative a block has: they take turns."""
+    there = {rule.choice[1] for rules in patterns.values() for rule in rules if rule.choice and rule.choice[0] == label}
+    return sorted(there)[block % len(there)]

@@ -317,3 +317,25 @@ def test_expressions_that_come_to_nothing_are_damaged_input(expression: Any, fau
     config = {"zero": 0, "text": "8", "yes": True, "half": 0.5, "huge": 10**400, "ten": 10, "three": 3, "list": [1]}
     with pytest.raises(DamagedInput, match=fault):
         evaluate(expression, config)
+
+
+def test_other_spellings_of_a_key_count_where_the_key_is_absent():
+    aliases = {"n_embed": "hidden_size", "rope_parameters.rope_theta": "rotary_emb_base"}
+    assert normalise({"n_embed": 8}, {"hidden_size": 4}, aliases)["hidden_size"] == 8
+    assert normalise({"n_embed": 8, "hidden_size": 6}, {"hidden_size": 4}, aliases)["hidden_size"] == 6
+    assert normalise({"rope_parameters": {"rope_theta": 5.0}}, {"rotary_emb_base": 1}, aliases)["rotary_emb_base"] == 5.0
+    assert normalise({"n_embed": None}, {"hidden_size": 4}, aliases)["hidden_size"] == 4
+
+
+def test_the_rotated_part_of_a_head_is_one_key_in_either_version():
+    five = normalise({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, {})
+    four = normalise({"partial_rotary_factor": 0.5, "rope_theta": 1e4}, {})
+    assert five["rope_parameters"] == four["rope_parameters"]
+    assert five["partial_rotary_factor"] == four["partial_rotary_factor"] == 0.5
+
+
+def test_a_value_that_readers_assume_is_not_written():
+    pair = f32("theta", "rope.freq_base", unless=(10000.0,))
+    assert forward((pair,), {"theta": 10000}, "m") == {}
+    assert forward((pair,), {"theta": 5e5}, "m") == {"m.rope.freq_base": ("f32", 5e5)}
+    assert backward((pair,), {"m.rope.freq_base": 5e5}, "m") == {"theta": 5e5}

@@ -13,7 +13,7 @@ from hubclient import Checkpoint, verify
 
 # The largest difference of a logit: nothing but the order of sums, or what float16 rounded off the source's bfloat16 or float32.
 TOLERANCE = {"llama": 1e-4, "llama3_rope_tied": 2e-2, "llama_h256": 1e-4, "qwen2": 1e-4, "gemma2": 1e-4, "bert": 2e-2, "t5": 2e-2,
-    "mixtral": 1e-4, "qwen3_moe": 1e-4, "deepseek_v3": 1e-4, "gpt_oss_mxfp4": 1e-4,
+    "mixtral": 1e-4, "qwen3_moe": 1e-4, "deepseek_v3": 1e-4, "gpt_oss_mxfp4": 1e-4, "mamba2": 1e-4, "phi3": 1e-4,
 }  # fmt: skip
 NAMES = [name for name in TOLERANCE if foreign(name) and (FOLDER / "goldens" / f"{name}.json").is_file()]
 EACH = pytest.mark.parametrize("name", NAMES)

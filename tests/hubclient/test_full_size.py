@@ -23,6 +23,7 @@ from reference import DATA
 
 from hubclient import Checkpoint
 from hubclient.architectures.config import normalise
+from hubclient.architectures.pairs import shortest_float32
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.gguf import FORMAT
 from hubclient.model import Inline
@@ -48,27 +49,53 @@ class Published:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor's shape, by name."""
-        block = self.table["block"]
         repeated = {
-            f"{block['name']}.{name}".replace("{i}", str(layer)): tuple(shape)
-            for layer in range(block["count"])
+            f"{block['name']}.{name}".replace("{i}", str(layer)).replace("{e}", str(expert)): tuple(shape)
+            for block in self.blocks
+            for layer in block.get("layers") or range(block.get("first", 0), block["count"])
             for name, shape in block["tensors"].items()
+            for expert in range(block["experts"] if "{e}" in name else 1)
         }
         return {name: tuple(shape) for name, shape in self.table["tensors"].items()} | repeated
+
+    @property
+    def blocks(self) -> list[dict[str, Any]]:
+        """The kinds of blocks, from `first` to before `count` or as listed in `layers`; some have experts, "{e}" in their names."""
+        return self.table.get("blocks") or [self.table["block"]]
+
+    @property
+    def read(self) -> dict[str, tuple[int, ...]]:
+        """The shapes as the format presents them: blocks of MXFP4 and their scales are one tensor."""
+        found = {}
+        for name, shape in self.shapes.items():
+            if name.endswith("_blocks"):
+                found[name] = (*shape[:-2], shape[-2] * 32)
+            elif not name.endswith("_scales"):
+                found[name] = shape
+        return found
+
+    def dtype(self, name: str) -> str:
+        """The dtype of a stored tensor."""
+        own = (dtype for end, dtype in self.table.get("dtypes", {}).items() if name.endswith(end))
+        return next(own, self.table["dtype"])
 
     @property
     def dropped(self) -> set[str]:
         """Tensors that can be recomputed."""
         return {
-            name.replace("{i}", str(layer))
-            for name in self.table.get("dropped", ())
-            for layer in range(self.table["block"]["count"])
+            name.replace("{i}", str(layer)) for name in self.table.get("dropped", ()) for layer in range(self.blocks[0]["count"])
         }
 
     @property
     def omitted(self) -> set[str]:
-        """Full names of tensors that GGUF has no place for."""
-        return set(self.table.get("omitted", ()))
+        """Full names of tensors that GGUF has no place for, some of them whole blocks."""
+        begin = tuple(self.table.get("omitted_blocks", ()))
+        return {*self.table.get("omitted", ()), *(name for name in self.shapes if begin and name.startswith(begin))}
+
+    @property
+    def losses(self) -> set[str]:
+        """What GGUF cannot say of the config."""
+        return set(self.table.get("losses", ()))
 
     def write(self, folder: Path, *, extra: dict[str, tuple[str, tuple[int, ...]]] | None = None) -> Path:
         """The repository's folder, sparse. `extra` adds tensors: name -> (dtype, shape)."""
@@ -78,7 +105,7 @@ class Published:
         for path in tokenizer.iterdir():
             if path.name not in ("config.json", "generation_config.json") and path.suffix != ".safetensors":
                 shutil.copyfile(path, folder / path.name)
-        tensors = {name: (self.table["dtype"], shape) for name, shape in self.shapes.items()} | (extra or {})
+        tensors = {name: (self.dtype(name), shape) for name, shape in self.shapes.items()} | (extra or {})
         count = self.table["shards"]
         if count == 1:
             put_sparse(folder / "model.safetensors", tensors)
@@ -127,8 +154,13 @@ def write_planned(output: OutputPlan, folder: Path) -> Path:
 
 
 MODELS = [pytest.param(published(name), id=name) for name in NAMES]
-ROPE_FACTORS = {"llama-3.1-8b": 64, "llama-3.1-70b": 64}  # elements of rope_freqs.weight
-PREFIX = {"gpt2": "transformer."}
+ROPE_FACTORS = {"llama-3.1-8b": (1, 64), "llama-3.1-70b": (1, 64), "phi-3-mini-128k": (2, 96)}  # derived tensors, elements
+PREFIX = {"gpt2": "transformer.", "bloom-560m": "transformer."}
+# What is F32 in every GGUF, beside vectors: positions, token types, routers, biases of stacked experts.
+FLOATS = (
+    "wpe.weight", "position_embeddings.weight", "token_type_embeddings.weight", "block_sparse_moe.gate.weight", "mlp.gate.weight",
+    "router.weight", "_proj_bias", "A_log", "conv1d.weight",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +179,21 @@ def to_gguf(model: Published, disk: Path, kind: str) -> OutputPlan:
     return output
 
 
-def sizes(model: Published) -> tuple[int, int]:
-    """Elements that GGUF keeps, in matrices and in the rest."""
+def sizes(model: Published) -> tuple[int, int, int]:
+    """Elements that GGUF keeps: in matrices, in blocks of MXFP4, and in what it keeps as F32."""
     left_out = model.dropped | {name.replace(".weight", ".gamma") for name in model.omitted} | model.omitted
     left_out |= {name.replace(".bias", ".beta") for name in model.omitted}
-    kept = {name: shape for name, shape in model.shapes.items() if name not in left_out}
-    matrices = sum(math.prod(shape) for shape in kept.values() if len(shape) > 1)
-    return matrices, sum(math.prod(shape) for shape in kept.values()) - matrices
+    kept = {name: math.prod(shape) for name, shape in model.read.items() if name not in left_out}
+    blocks = sum(size for name, size in kept.items() if name.endswith("_blocks"))
+    floats = sum(size for name, size in kept.items() if len(model.shapes[name]) == 1 or name.endswith(FLOATS))
+    return sum(kept.values()) - blocks - floats, blocks, floats
 
 
 def canonical(model: Published) -> set[str]:
     """Full names in today's spelling, without what GGUF does not keep."""
     older = {"gamma": "weight", "beta": "bias"}
     names = set()
-    for name in model.shapes.keys() - model.dropped:
+    for name in model.read.keys() - model.dropped:
         head, _, last = name.rpartition(".")
         names.add(PREFIX.get(model.name, "") + f"{head}.{older.get(last, last)}")
     return names - model.omitted
@@ -175,20 +208,20 @@ def test_the_table_has_as_many_parameters_as_the_repository(model: Published):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_plan_for_gguf_has_every_tensor_in_its_size(model: Published, kind: str, disk: Path):
     output = to_gguf(model, disk, kind)
-    matrices, rest = sizes(model)
-    f32_matrices = {"gpt2": 1024 * 768, "bert-base-uncased": (512 + 2) * 768}.get(model.name, 0)  # positions and token types
+    matrices, blocks, floats = sizes(model)
     width = {"f32": 4.0, "auto": 2.0, "Q8_0": 34 / 32}[kind]
-    expected = (matrices - f32_matrices) * width + 4 * (f32_matrices + rest + ROPE_FACTORS.get(model.name, 0))
+    expected = matrices * width + blocks * 17 / 32 + 4 * (floats + ROPE_FACTORS.get(model.name, (0, 0))[1])
     assert sum(step.nbytes for step in output.steps) == expected
     assert len({step.name for step in output.steps}) == len(output.steps)
     assert output.size >= max(place.offset + place.nbytes for step in output.steps for place in step.places)
-    assert sum(len(list(step.array.leaves())) for step in output.steps) == len(canonical(model)) + (model.name in ROPE_FACTORS)
+    sources = {leaf.ref.name for step in output.steps for leaf in step.array.leaves()}
+    assert len(sources) == len(canonical(model)) + ROPE_FACTORS.get(model.name, (0, 0))[0]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_has_no_place_in_gguf_is_listed(model: Published, disk: Path):
     output = to_gguf(model, disk, "auto")
-    assert set(output.losses) == {f"tensor {name} has no place in GGUF" for name in model.omitted}
+    assert set(output.losses) == {f"tensor {name} has no place in GGUF" for name in model.omitted} | model.losses
     assert set(output.dropped) == {PREFIX.get(model.name, "") + name for name in model.dropped}
 
 
@@ -204,17 +237,31 @@ def test_the_way_back_gives_the_published_names_shapes_and_config(model: Publish
     assert output.losses == ()
     found = {step.name: step.array.shape for step in output.steps}
     if ours:
-        expected = {name: shape for name, shape in model.shapes.items() if name not in model.dropped}
+        expected = {name: shape for name, shape in model.read.items() if name not in model.dropped}
         expected = {name: shape for name, shape in expected.items() if today(name, model) not in model.omitted}
         assert found == expected
         assert checkpoint.config == model.config
     else:
         bare = "bert." if model.name.startswith("bert") else ""  # BertModel, without the heads that GGUF cannot hold
         assert found.keys() == {name.removeprefix(bare) for name in canonical(model)}
-        config = normalise(model.config, checkpoint.model.architecture.defaults)
-        for key in ("hidden_size", "n_embd", "num_hidden_layers", "n_layer", "head_dim", "rope_parameters", "vocab_size"):
+        architecture = checkpoint.model.architecture
+        config = normalise(model.config, architecture.defaults, architecture.aliases)
+        for key in ("hidden_size", "n_embd", architecture.blocks, "head_dim", "vocab_size"):
             assert checkpoint.model.config.get(key) == config.get(key), key
+        assert (checkpoint.model.config.get("rope_parameters") or {}) == as_float32(config.get("rope_parameters") or {})
     assert output.size > sum(step.nbytes for step in output.steps) > 0
+
+
+def as_float32(value: Any) -> Any:
+    """Numbers as GGUF holds them, in as few digits as say so."""
+    match value:
+        case float():
+            return shortest_float32(value)
+        case list():
+            return [as_float32(item) for item in value]
+        case dict():
+            return {key: as_float32(item) for key, item in value.items()}
+    return value
 
 
 def today(name: str, model: Published) -> str:

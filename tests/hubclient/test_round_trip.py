@@ -20,7 +20,17 @@ EACH = pytest.mark.parametrize("golden", ALL, ids=lambda golden: golden.name)
 
 # What has no place in GGUF, by golden: tensors under their stored names.
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
-LOST = {"bert": POOLER, "xlm_roberta": POOLER, "camembert": POOLER}
+SIGLIP_HEAD = (
+    "attention.in_proj_bias", "attention.in_proj_weight", "attention.out_proj.bias", "attention.out_proj.weight",
+    "layernorm.bias", "layernorm.weight", "mlp.fc1.bias", "mlp.fc1.weight", "mlp.fc2.bias", "mlp.fc2.weight", "probe",
+)  # fmt: skip
+LOST = {
+    "bert": POOLER,
+    "xlm_roberta": POOLER,
+    "camembert": POOLER,
+    "llava": ("vision_tower.post_layernorm.weight", "vision_tower.post_layernorm.bias"),
+    "gemma3_vision": tuple(f"vision_tower.vision_model.head.{name}" for name in SIGLIP_HEAD),
+}
 # Tensors whose first rows have no place.
 SKIPPED = {
     "roberta_cls": ("roberta.embeddings.position_embeddings.weight", 2),
@@ -31,6 +41,12 @@ SKIPPED = {
 UNSAID = dict.fromkeys(
     ("t5", "t5_deep_decoder"), ("config: scale_decoder_outputs is True, which GGUF cannot say; its readers assume False",)
 )
+# What float32 arithmetic does not bring back to the bit: -exp of a float32, 1 + w of a w far below one.
+NOT_QUITE = {
+    "mamba": ("backbone.layers.0.mixer.A_log", "backbone.layers.1.mixer.A_log"),
+    "gemma3": ("model.layers.4.self_attn.q_norm.weight",),
+    "gemma3_vision": ("multi_modal_projector.mm_input_projection_weight",),  # float16 in every file
+}
 # What can be recomputed.
 DROPPED = {"gpt2_mask_buffers": ("h.0.attn.bias", "h.1.attn.bias")}
 
@@ -42,10 +58,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 def fidelities(golden: Golden, kind: str, workshop: Workshop) -> dict[str, tuple[str, str]]:
     """What the plan says of each stored tensor: fidelity and encoding in the GGUF; scales go the way of their blocks."""
-    (output,) = (
-        Checkpoint.from_pretrained(golden.checkpoint).plan(workshop.folder / "never.gguf", format="gguf", type=kind).outputs
-    )
-    found = {leaf.ref.name: (step.fidelity, step.encoding.name) for step in output.steps for leaf in step.array.leaves()}
+    plan = Checkpoint.from_pretrained(golden.checkpoint).plan(workshop.folder / "never.gguf", format="gguf", type=kind)
+    found: dict[str, tuple[str, str]] = {}
+    for step in (step for output in plan.outputs for step in output.steps):
+        for leaf in step.array.leaves():
+            found.setdefault(leaf.ref.name, (step.fidelity, step.encoding.name))
     return found | {name.replace("_blocks", "_scales"): said for name, said in found.items() if name.endswith("_blocks")}
 
 
@@ -110,7 +127,7 @@ def test_tensors_come_back_as_exactly_as_the_plan_says(golden: Golden, kind: str
 @EACH
 def test_from_float32_every_tensor_comes_back_bit_for_bit(golden: Golden, workshop: Workshop):
     source, found = source_tensors(golden), tensors(workshop.back(workshop.gguf(golden, "f32")))
-    assert [name for name, back in found.items() if back != source[name]] == []
+    assert {name for name, back in found.items() if back != source[name]} == set(NOT_QUITE.get(golden.name, ()))
 
 
 @EACH
@@ -134,7 +151,8 @@ def files(folder: Path) -> set[str]:
 def test_what_is_lost_is_listed_and_strict_refuses_it(golden: Golden, workshop: Workshop, tmp_path: Path):
     checkpoint = Checkpoint.from_pretrained(golden.checkpoint)
     out, prefix = tmp_path / "out.gguf", checkpoint.model.architecture.prefix
-    expected = {f"tensor {prefix}{name} has no place in GGUF" for name in LOST.get(golden.name, ())}
+    called = {next(array.leaves()).ref.name: name for name, array in checkpoint.model.tensors.items()}
+    expected = {f"tensor {called[name]} has no place in GGUF" for name in LOST.get(golden.name, ())}
     expected |= set(UNSAID.get(golden.name, ()))
     if golden.name in SKIPPED:
         name = prefix + SKIPPED[golden.name][0].removeprefix(prefix)
@@ -153,7 +171,8 @@ def test_what_is_lost_is_listed_and_strict_refuses_it(golden: Golden, workshop: 
 def test_what_came_back_converts_to_the_same_gguf_again(golden: Golden, workshop: Workshop, tmp_path: Path):
     first = workshop.gguf(golden, "f32")
     folder = copy(workshop.back(first), tmp_path / golden.name)  # a GGUF holds its source's name
-    (second,) = Checkpoint.from_pretrained(folder).save_pretrained(tmp_path / "second.gguf", format="gguf", type="f32")
+    second, *others = Checkpoint.from_pretrained(folder).save_pretrained(tmp_path / "second.gguf", format="gguf", type="f32")
+    assert [path.read_bytes() for path in others] == [path.read_bytes() for path in projectors(first)]
     one, two = (FORMAT.open(path) for path in (first, second))
     differing = {key for key in one.metadata.keys() | two.metadata.keys() if one.metadata.get(key) != two.metadata.get(key)}
     assert {key for key in differing if not key.startswith("hubclient.")} == set()
@@ -165,10 +184,17 @@ def test_what_came_back_converts_to_the_same_gguf_again(golden: Golden, workshop
     assert contents[0] == contents[1]
 
 
+def projectors(gguf: Path) -> list[Path]:
+    """The file of the vision part, if there is one."""
+    path = Workshop.projector(gguf)
+    return [path] if path.exists() else []
+
+
 @pytest.mark.parametrize("kind", TYPES)
 @EACH
 def test_verify_finds_every_tensor_exact_and_every_key_equal(golden: Golden, kind: str, workshop: Workshop):
-    for gguf in (workshop.gguf(golden, kind), workshop.stripped(golden, kind)):
+    ours = workshop.gguf(golden, kind)
+    for gguf in (ours, workshop.stripped(golden, kind), *projectors(ours)):
         report = verify(gguf, golden.checkpoint)
         assert report.ok and set(report.counts()) == {"exact"}
 
@@ -198,7 +224,7 @@ def full(name: str, known: set[str]) -> str:
             for prefix in ("", "model.", "transformer.", "bert.", "distilbert.", "roberta.")
             if prefix + name in known
         ),
-        name,
+        name.replace("vision_tower.", "vision_tower.vision_model."),  # as repositories have it, and some programs ask for
     )
 
 
@@ -215,9 +241,11 @@ def test_without_our_keys_tensors_have_the_same_values(golden: Golden, kind: str
             assert back == expected, name
             continue
         assert np.array_equal(as_encoded(back.values, expected.dtype), expected.values), name
-        if kind == "auto" and expected.dtype == narrow:
+        if name.endswith("mm_input_projection_weight"):  # float16 in every file
+            assert back.dtype == "F16"
+        elif kind == "auto" and expected.dtype == narrow:
             assert back.dtype == narrow, name
-        if kind == "f32":
+        elif kind == "f32":
             assert back.dtype == "F32"
 
 
@@ -227,9 +255,13 @@ def test_without_our_keys_the_config_says_the_same_of_the_model(golden: Golden, 
         Checkpoint.from_pretrained(path).model for path in (workshop.gguf(golden, "f32"), workshop.stripped(golden, "f32"))
     )
     assert alone.losses == ()
-    assert alone.raw_config.keys() >= {helped.architecture.blocks, "vocab_size"}
-    unlike = {key for key, value in alone.raw_config.items() if alone.config[key] != helped.config.get(key, value)}
+    said = {**alone.raw_config, **alone.raw_config.get("text_config", {})}
+    assert said.keys() >= {helped.architecture.blocks, "vocab_size"}
+    unlike = {key for key, value in said.items() if key in alone.config and alone.config[key] != helped.config.get(key, value)}
+    unlike -= {"text_config", "vision_config"}
     assert unlike <= {"torch_dtype", "rope_theta", "rope_scaling", *UNTOLD.get(golden.name, ())}
+    seen = helped.config.get("vision_config", {})
+    assert {key for key, value in said.get("vision_config", {}).items() if value != seen.get(key, value)} <= {"vision_use_head"}
     assert alone.config.get("rope_parameters") == helped.config.get("rope_parameters")
 
 
