@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import NULL, Pair, Share
+from hubclient.architectures import Pair, Share
 from hubclient.architectures.config import normalise
 from hubclient.architectures.expressions import lookup
 from hubclient.architectures.pairs import Pairs, backward, forward
@@ -14,7 +14,7 @@ from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes import projector, rebuild
 from hubclient.testing.bench import Subject, require
-from hubclient.testing.made_up import assign, made_up, variations
+from hubclient.testing.made_up import assign, implied_by, made_up, variations
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
@@ -97,7 +97,8 @@ def _configs(subject: Subject) -> dict[str, dict[str, Any]]:
     found = {"with every key": dict(whole), _LEAST: dict(bare)}
     for told, values in variations(architecture):
         try:
-            found[f"with {told}"] = made_up(architecture, {**subject.config, **values})
+            implied = implied_by(architecture, subject.models[0].shapes)
+            found[f"with {told}"] = made_up(architecture, {**implied, **subject.config, **values})
         except DamagedInput:  # a value that goes with others than the made-up ones
             continue
     return found
@@ -114,9 +115,8 @@ def _rebuilt(
         usual = {key: value for key, value in architecture.defaults.items() if key.startswith("vision_config.")}
         return {**config, **normalise(told, usual)}
     told = rebuild.told(architecture, stored)
-    for path, fact in architecture.implied.items():
-        if (value := fact.of(shapes)) is not None:
-            assign(told, path, None if value is NULL else value)
+    for path, value in implied_by(architecture, shapes).items():
+        assign(told, path, value)
     whole = normalise(told, architecture.defaults, architecture.aliases)
     derived = architecture.layouts["gguf"].derive
     return {**whole, "rope_parameters": config["rope_parameters"]} if derived and "rope_parameters" in config else whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import Flags, Pair, Share
+from hubclient.architectures import NULL, Flags, Pair, Share
 from hubclient.architectures.config import inner, normalise
 from hubclient.architectures.expressions import lookup
 from hubclient.testing.sizes import computed, known, plain, size_keys, size_of, small
@@ -46,6 +46,12 @@ def made_up(architecture: Architecture, given: Mapping[str, Any], *, every_key: 
         if not isinstance(accepted, tuple) and path not in given and (size := size_of(accepted, config)) is not None:
             assign(config, path, size)
     return {key: value for key, value in config.items() if value is not None or key in architecture.assumed}
+
+
+def implied_by(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The config values, by dotted path, that a model's tensors tell."""
+    found = {path: fact.of(shapes) for path, fact in architecture.implied.items()}
+    return {path: None if value is NULL else value for path, value in found.items() if value is not None}
 
 
 def variations(architecture: Architecture) -> Iterator[tuple[str, dict[str, Any]]]:

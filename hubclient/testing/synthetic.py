@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import product as pairings
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import NULL, absent, all_of, columns_of, given, present, rows_of
+from hubclient.architectures import absent, all_of, given, present
 from hubclient.architectures.expressions import evaluate
 from hubclient.architectures.patterns import Pattern
 from hubclient.errors import DamagedInput, HubclientError
 from hubclient.spokes.projector import SPACE
 from hubclient.spokes.rebuild import rebuild
 from hubclient.testing.bench import refuse
-from hubclient.testing.made_up import ASIDE, assign, made_up
+from hubclient.testing.made_up import ASIDE, assign, implied_by, made_up
 from hubclient.testing.shaping import Shape, Shaper
 from hubclient.testing.sizes import keys_in, size_keys
 
@@ -81,14 +81,9 @@ def synthetic(architecture: Architecture, wanted: Mapping[str, Any], variant: st
         config = made_up(architecture, wanted, every_key=variant != "bare")
         patterns = _patterns(architecture, variant)
         chosen, spare = _names(architecture, patterns, config, first=variant == "bare")
-        facts = {
-            key: value
-            for key, fact in architecture.implied.items()
-            if not isinstance(fact, rows_of | columns_of) and (value := fact.of(dict.fromkeys(chosen, ()))) is not None
-        }
-        for key, value in facts.items():
+        for key, value in implied_by(architecture, dict.fromkeys(chosen, ())).items():
             if key not in wanted:
-                assign(config, key, None if value is NULL else value)
+                assign(config, key, value)
         shaper = Shaper(architecture, config)
         shapes = {name: shaper.shape(pattern, patterns[pattern.text]) for name, pattern in chosen.items()}
     except HubclientError as error:
