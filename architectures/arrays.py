@@ -9,8 +9,10 @@ only move rows work for all three. No rows (start equal to stop) are an empty ar
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class Array:
         """True if a few rows need only a few rows of the parts (false for a transpose)."""
         return all(part.local for part in self.parts)
 
+    def runs(self) -> Iterator[tuple[int, Leaf]]:
+        """Its rows in stretches that lie apart: how many, and the stored tensor where they begin."""
+        yield self.rows, next(self.leaves())
+
     def leaves(self) -> Iterator[Leaf]:
         """The stored tensors that this array is made of, in order."""
         for part in self.parts:
@@ -110,22 +116,34 @@ class Concat(Array):
 
     members: tuple[Array, ...]
     shape: tuple[int, ...]
+    _starts: tuple[int, ...] = field(init=False, repr=False, compare=False)  # the first row of each member
+
+    def __post_init__(self) -> None:
+        rows = (part.rows for part in self.members[:-1])
+        object.__setattr__(self, "_starts", tuple(accumulate(rows, initial=0)))
 
     @property
     def parts(self) -> tuple[Array, ...]:
         """The members."""
         return self.members
 
+    def runs(self) -> Iterator[tuple[int, Leaf]]:
+        """Those of the members."""
+        for part in self.members:
+            yield from part.runs()
+
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop), from whichever members hold them."""
         import numpy as np
 
-        found, base = [], 0
-        for part in self.members:
+        found = []
+        for at in range(bisect_right(self._starts, start) - 1, len(self.members)):
+            part, base = self.members[at], self._starts[at]
+            if base >= stop:
+                break
             low, high = max(start - base, 0), min(stop - base, part.rows)
             if low < high:
                 found.append(part.read(low, high, load))
-            base += part.rows
         if not found:
             return self.members[0].read(0, 0, load)
         return found[0] if len(found) == 1 else np.concatenate(found)
@@ -176,6 +194,14 @@ class Reshape(Array):
     def moves_rows(self) -> bool:
         """Whether rows are as long as before, and move in the part."""
         return self.part.columns == self.columns and self.part.moves_rows
+
+    def runs(self) -> Iterator[tuple[int, Leaf]]:
+        """Those of the part, if they are whole rows here as well."""
+        old, new = self.part.columns, max(1, self.columns)
+        runs = list(self.part.runs())
+        if any(count * old % new for count, _ in runs):
+            runs, new = [(self.rows, runs[0][1])], old
+        yield from ((count * old // new, leaf) for count, leaf in runs)
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop), cut out of the part's rows that cover them."""

@@ -3,8 +3,12 @@
 Sources: Transformers `modeling_bloom`; llama.cpp `conversion/bloom.py`, `models/bloom.cpp`.
 """
 
+from collections.abc import Mapping
+
 from hubclient.architectures import (
     Architecture,
+    Expr,
+    Fact,
     Following,
     Layout,
     Placement,
@@ -35,12 +39,12 @@ BLOCK = biased({
     "mlp.dense_h_to_4h": "ffn_up",
     "mlp.dense_4h_to_h": "ffn_down",
 })  # fmt: skip
-TIED = {
+TIED: Mapping[str, Fact] = {
     "tie_word_embeddings": absent("lm_head.weight"),
     "vocab_size": rows_of("transformer.word_embeddings.weight"),
     "hidden_size": columns_of("transformer.word_embeddings.weight"),
 }
-SHAPES = {
+SHAPES: Mapping[str, tuple[Expr, ...]] = {
     "transformer.word_embeddings.weight": ("vocab_size", "hidden_size"),
     "lm_head.weight": ("vocab_size", "hidden_size"),
     "transformer.h.{i}.self_attention.dense.weight": ("hidden_size", "hidden_size"),

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hubclient.architectures.arrays import Array, Concat
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
-    from hubclient.architectures.arrays import Load
+    from hubclient.architectures.arrays import Leaf, Load
 
     Rows = np.ndarray[Any, Any]
 
@@ -139,6 +141,10 @@ class Computed(Array):
     def keeps_values(self) -> bool:
         """False: values change."""
         return False
+
+    def runs(self) -> Iterator[tuple[int, Leaf]]:
+        """Those of the part."""
+        return self.part.runs()
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop); `load` must give float32."""

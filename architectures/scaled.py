@@ -64,21 +64,20 @@ class Scaled(Array):
         """Rows [start, stop); `load` must give float32. Reads the scales of these rows alone."""
         import numpy as np
 
-        values = self.part.read(start, stop, load)
+        values: Rows = self.part.read(start, stop, load)
         if start == stop:
             return values
         blocks = self._scale_rows(np.arange(start, stop))
         scales = self.scales.read(int(blocks[0]), int(blocks[-1]) + 1, load)
-        blocks -= blocks[0]
+        result: Rows = np.empty_like(values)
+        firsts = np.flatnonzero(np.diff(blocks, prepend=-1))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             if scales.shape[1] == 1:
-                return values * scales[blocks]
-            result = np.empty_like(values)
-            firsts = np.flatnonzero(np.diff(blocks, prepend=-1))
-            for first, last in zip(firsts, [*firsts[1:], len(blocks)], strict=True):
-                factors = np.repeat(scales[blocks[first]], self.block[1])[: self.columns]
-                np.multiply(values[first:last], factors, out=result[first:last])
-            return result
+                np.multiply(values, scales[blocks - blocks[0]], out=result)
+                return result
+            for first, last, factors in zip(firsts, [*firsts[1:], len(blocks)], scales, strict=True):
+                np.multiply(values[first:last], np.repeat(factors, self.block[1])[: self.columns], out=result[first:last])
+        return result
 
     def describe(self) -> str:
         """The matrix's text, and the size of a block."""
@@ -87,7 +86,8 @@ class Scaled(Array):
     def _scale_rows(self, rows: Rows) -> Rows:
         """The row of `scales` for each of these rows, which follow each other."""
         high, tall = self.shape[-2], self.block[0]
-        return rows // high * -(-high // tall) + rows % high // tall
+        found: Rows = rows // high * -(-high // tall) + rows % high // tall
+        return found
 
     def _verb(self) -> str:
         return f"scaled({'x'.join(map(str, self.block))})"

@@ -4,7 +4,7 @@
 
 `tinyllama` has the published dimensions of TinyLlama-1.1B, `small` the same layout in 1 MB, `wide` one tensor of 4.2 GB,
 `deep` 90,003 tensors in 160 shards; `deepseek` has those of DeepSeek-V3 in 160 shards, 1.4 TB, and `experts` its first four
-blocks with a smaller hidden size, 3.3 GB. All but the first two are sparse files: headers are real, weights read as zeros.
+blocks at smaller sizes, 3.5 GB. All but the first two are sparse files: headers are real, weights read as zeros.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ CHECKPOINTS: Mapping[str, Dimensions] = {
         hidden=2048, layers=10_000, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000, shards=160, sparse=True
     ),
     "deepseek": DeepSeekV3(),
-    "experts": DeepSeekV3(hidden=2048, layers=4, further=0, vocab=32000, shards=160),
+    "experts": DeepSeekV3(
+        hidden=2048, layers=4, heads=32, intermediate=4096, expert_width=1024, vocab=4096, further=0, shards=160
+    ),
 }
 
 

@@ -3,6 +3,7 @@
     decode(raw, encoding, columns)             raw rows   -> float32 rows
     encode(rows, encoding)                     float32    -> raw rows
     transcode(raw, source, target, columns)    raw rows   -> raw rows, as decode then encode would
+    transcode_counting(...)                    the same, and how many elements do not come back from it
     byteswap(raw, encoding)                    rows of a big-endian file -> little-endian rows
 
 Rows are two-dimensional: raw ones uint8 [n, row_bytes] in little-endian order, decoded ones float32 [n, columns]. Every
@@ -28,7 +29,7 @@ from hubclient.formats.model import Encoding
 
 Raw: TypeAlias = NDArray[np.uint8]
 Rows: TypeAlias = NDArray[np.float32]
-_Coder: TypeAlias = Callable[[Any, Any], None]  # reads a contiguous array, fills a contiguous array
+_Coder: TypeAlias = Callable[[Any, Any], object]  # reads a contiguous array, fills a contiguous array
 
 _SCRATCH = 1 << 16  # float32 elements of a transcoding step: 256 KiB, which stays in a core's second-level cache
 
@@ -100,22 +101,30 @@ def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: R
     return result
 
 
-def count_changed(before: Raw, source: Encoding, after: Raw, target: Encoding, columns: int) -> int:
-    """Elements of raw `source` rows that raw `target` rows made of them do not give back bit for bit; NaN equals NaN.
+def transcode_counting(raw: Raw, source: Encoding, target: Encoding, columns: int) -> tuple[Raw, int]:
+    """What `transcode` gives, and how many elements of `raw` it would not give back bit for bit; NaN equals NaN.
 
-    Both are plain encodings with a codec each way.
+    Numbers go back to `source` by way of float32, those of blocks to float32 alone.
     """
+    _check_raw(raw, source, columns)
+    result = np.empty((len(raw), target.row_bytes(columns)), np.uint8)
     if (source.name, target.name) == ("BF16", "F16"):  # what most conversions to float16 are
-        from hubclient.formats import kernels
+        return result, _f16_from_bf16(np.ascontiguousarray(raw), result)
+    changed, step = 0, max(1, _SCRATCH // max(1, columns))
+    for start in range(0, len(raw), step):
+        values = decode(raw[start : start + step], source, columns)
+        made = encode(values, target, result[start : start + step])
+        changed += count_unlike(values, decode(made, target, columns), source)
+    return result, changed
 
-        return int(kernels.unlike_bf16(_flat(before).view("<u2"), _flat(after).view("<u2")))
-    again = transcode(after, target, source, columns)
-    unit = f"<u{source.block_bytes}"
-    differ = _flat(before).view(unit) != _flat(again).view(unit)
-    if not differ.any():
-        return 0
-    one, two = decode(before, source, columns).reshape(-1), decode(again, source, columns).reshape(-1)
-    return int(np.count_nonzero(differ & ~(np.isnan(one) & np.isnan(two))))
+
+def count_unlike(before: Rows, after: Rows, source: Encoding) -> int:
+    """How many float32, stored as plain `source`, are not what was there before; blocks are not packed for it."""
+    from hubclient.formats import kernels
+
+    if not source.blocked and source.name != "F32" and can_encode(source):
+        after = decode(encode(after, source), source, after.shape[1])
+    return int(kernels.unlike(_flat(before).view(np.uint32), _flat(after).view(np.uint32)))
 
 
 def byteswap(raw: Raw, encoding: Encoding, out: Raw | None = None) -> Raw:
@@ -240,10 +249,10 @@ def _encode_bf16(values: Rows, target: NDArray[np.uint16]) -> None:
     kernels.bf16_from_f32(values.view(np.uint32), target)
 
 
-def _f16_from_bf16(source: Raw, halves: Raw) -> None:
+def _f16_from_bf16(source: Raw, halves: Raw) -> int:
     from hubclient.formats import kernels
 
-    kernels.f16_from_bf16(_flat(source).view("<u2"), _flat(halves).view("<u2"))
+    return int(kernels.f16_from_bf16(_flat(source).view("<u2"), halves.reshape(-1).view("<u2")))
 
 
 def _q8_0_from_bf16(source: Raw, blocks: Raw) -> None:

@@ -69,20 +69,31 @@ def f16_from_f32(bits: Words, halves: Halves) -> None:
 
 
 @kernel
-def f16_from_bf16(source: Halves, halves: Halves) -> None:
-    """uint16 [n] to uint16 [n], without a float32 array in between."""
+def f16_from_bf16(source: Halves, halves: Halves) -> int:
+    """uint16 [n] to uint16 [n], without a float32 array in between; returns how many numbers change (NaN equals NaN).
+
+    All eight digits of a bfloat16 have a place in a normal float16. Below, adding 0.5 rounds (see `half_of`): what comes
+    back when it is taken away again was not rounded. Above, nothing but infinity is the same.
+    """
+    changed = u32(0)
     for i in range(source.size):
-        halves[i] = half_of(u32(u32(source[i]) << u32(16)))
+        bits = u32(u32(source[i]) << u32(16))
+        halves[i] = half_of(bits)
+        magnitude = u32(bits & u32(0x7FFFFFFF))
+        value = u32(magnitude).view(np.float32)
+        rounded = (magnitude < u32(0x38800000)) & (f32(f32(value + f32(0.5)) - f32(0.5)) != value)
+        huge = (magnitude >= u32(0x47800000)) & (magnitude < u32(0x7F800000))
+        changed = u32(changed + (u32(1) if rounded | huge else u32(0)))
+    return changed
 
 
 @kernel
-def unlike_bf16(source: Halves, halves: Halves) -> int:
-    """How many float16 are not the bfloat16 that they were made of; NaN equals NaN."""
+def unlike(one: Words, two: Words) -> int:
+    """How many float32 (their bits) differ from those in the same places; NaN equals NaN."""
     count = u32(0)
-    for i in range(source.size):
-        before, after = u32(u32(source[i]) << u32(16)), float_of(halves[i])
-        same = (before == after) | (u32(before & u32(0x7FFFFFFF)) > u32(0x7F800000))
-        count = u32(count + (u32(0) if same else u32(1)))
+    for i in range(one.size):
+        both = (u32(one[i] & u32(0x7FFFFFFF)) > u32(0x7F800000)) & (u32(two[i] & u32(0x7FFFFFFF)) > u32(0x7F800000))
+        count = u32(count + (u32(0) if (one[i] == two[i]) | both else u32(1)))
     return count
 
 

@@ -59,8 +59,10 @@ class Checkpoint:
         """
         path, host = Path(source), host or get_host()
         if projector is not None:
+            from hubclient.spokes.projector import joined
+
             text, vision = cls.from_pretrained(path, host=host), cls.from_pretrained(projector, host=host)
-            return cls(text.opened.with_companion(vision.opened), host)
+            return cls(joined(text.opened, vision.opened), host)
         if not path.exists():
             raise SourceMissing(f"{source}: there is no such file or folder", path)
         for format_ in host.formats():

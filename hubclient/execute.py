@@ -19,7 +19,7 @@ from hubclient.formats.model import SourceFile
 from hubclient.outputs import Output, check_space
 from hubclient.plan import Place, Plan, Step
 from hubclient.rows import FilePool, Reader
-from hubclient.tiles import Tile, groups, tiles, work
+from hubclient.tiles import Tile, groups, schedule, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,13 +147,14 @@ def _run(
 
 
 def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report: _Reporter) -> Iterator[_Job]:
-    for group in groups(plan.outputs):
-        for tile in tiles(group, max_memory, jobs):
-            missing = [(index, step) for index, step in group.steps if not outputs[index].has(step, tile.start, tile.stop)]
-            for _, step in (item for item in group.steps if item not in missing):
-                report.add((tile.stop - tile.start) * step.encoding.row_bytes(group.array.columns))
-            if missing:
-                yield _Job(tile, tuple((index, step, outputs[index].paths(step)) for index, step in missing))
+    for tile in schedule(groups(plan.outputs), max_memory, jobs):
+        wanted = [(item, outputs[item[0]].has(item[1], tile.start, tile.stop)) for item in tile.group.steps]
+        for (_, step), there in wanted:
+            if there:
+                report.add((tile.stop - tile.start) * step.encoding.row_bytes(tile.group.array.columns))
+        missing = [item for item, there in wanted if not there]
+        if missing:
+            yield _Job(tile, tuple((index, step, outputs[index].paths(step)) for index, step in missing))
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from hubclient.architectures.elementwise import bare
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS, F32
 from hubclient.model import encodings_of
-from hubclient.rows import packed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,28 +90,12 @@ class Check:
             return (*found, F32)  # unpacked from numbers and scales
         return (*found, own.pop()) if len(own) == 1 else None
 
-    def changed(self, start: int, stop: int, data: Rows, reader: Reader) -> int:
-        """Elements of the rows [start, stop), written as `data`, that do not come back as they were."""
+    def changed(self, start: int, stop: int, values: Rows, data: Rows, reader: Reader) -> int:
+        """Elements of the rows [start, stop), float32 `values` that became `data`, that do not come back as they were stored."""
         assert self._way is not None
         array, operations, source = self._way
-        encoding, columns = self._step.encoding, array.columns
-        if not operations and not source.blocked and array.moves_elements:
-            native = packed(array.read(start, stop, reader.native))
-            return codecs.count_changed(native, source, data, encoding, columns)
-        values = codecs.decode(data, encoding, columns)
+        again = codecs.decode(data, self._step.encoding, array.columns)
         for operation in operations:
-            values = operation.inverse.apply(values)
-        before = array.read(start, stop, reader.floats)
-        if not source.blocked and codecs.can_encode(source):
-            values = codecs.decode(codecs.encode(values, source), source, columns)
-        return _unlike(before, values)
-
-
-def _unlike(one: Rows, two: Rows) -> int:
-    """Elements whose bits differ, other than between one NaN and another."""
-    import numpy as np
-
-    differ = one.view(np.uint32) != two.view(np.uint32)
-    if differ.any():
-        differ &= ~(np.isnan(one) & np.isnan(two))
-    return int(np.count_nonzero(differ))
+            again = operation.inverse.apply(again)
+        before = array.read(start, stop, reader.floats) if operations else values
+        return codecs.count_unlike(before, again, source)

@@ -26,6 +26,7 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
         "format": opened.format,
         **_architecture(checkpoint),
         "files": [{"path": str(file.path), "bytes": file.size} for file in opened.files],
+        **({"projector": str(opened.companion.path)} if opened.companion is not None else {}),
         "sidecars": sorted(opened.sidecars),
         "tensor_count": len(opened.tensors),
         "parameters": sum(math.prod(ref.shape) for ref in opened.tensors.values()),

@@ -43,6 +43,20 @@ class Naming:
     begun: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a folder holds in place of tensors that it has packed into several each; `parts` is by those tensors' stored names.
+
+    A copy holds `parts` and `aside` again, under their names. Whoever unpacks gives up `aside`, and says `losses`. `unread`
+    is a sentence on why weights cannot be unpacked, so that a copy is all that can be made; empty if they can.
+    """
+
+    parts: Mapping[str, Mapping[str, Leaf]] = field(default_factory=dict)
+    aside: Mapping[str, Leaf] = field(default_factory=dict)
+    losses: tuple[str, ...] = ()
+    unread: str = ""
+
+
 @dataclass(frozen=True)
 class Model:
     """A checkpoint through its architecture.
@@ -52,7 +66,8 @@ class Model:
     `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `fitting`
     names tensors stored wider than that whose values were found to fit it; `pre` is the name of the pre-tokenizer if the
     checkpoint says it by name; `metadata` are further keys that a file of the same format keeps; `files` are small files that travel along; `losses` is what reading already had to give up, `lacking` names parts of the model
-    that the source does not have (the vision part of a text model's file): a loss where all parts belong in one place.
+    that the source does not have (the vision part of a text model's file): a loss where all parts belong in one place;
+    `packed` says how the source stores tensors that are several there.
     """
 
     opened: OpenedCheckpoint
@@ -67,6 +82,7 @@ class Model:
     files: Mapping[str, bytes] = field(default_factory=dict)
     losses: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    packed: Packed = field(default_factory=Packed)
     pre: str | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict)
     load_tokenizer: Callable[[], Tokenizer | None] = lambda: None

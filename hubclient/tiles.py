@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.arrays import Array
@@ -26,12 +27,26 @@ _SMALLEST = 64 << 10  # smaller ones would hardly save memory, and take a journa
 _COPIES = 12  # at most this many times its source bytes live at once: rows, gathered rows, float32 (twice), outputs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Group:
     """The same array wanted by several outputs: read once, encoded for each. `steps` are (output index, step)."""
 
     array: Array
     steps: tuple[tuple[int, Step], ...]
+
+    @cached_property
+    def source(self) -> Encoding | None:
+        """The one encoding in which the array is read (see `common`)."""
+        return common(self.array)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """How each step's values are compared with what they come from."""
+        return tuple(Check(step) for _, step in self.steps)
+
+    def check(self, step: Step) -> Check:
+        """That of one of the steps."""
+        return next(check for (_, own), check in zip(self.steps, self.checks, strict=True) if own is step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,43 +69,79 @@ def groups(outputs: Iterable[OutputPlan]) -> list[Group]:
     return [Group(steps[0][1].array, tuple(steps)) for _, steps in ordered]
 
 
+def schedule(groups: Sequence[Group], max_memory: int, jobs: int) -> Iterator[Tile]:
+    """All tiles, in the order in which their rows lie in the source: parts that are stacked (experts) may lie between those
+    of other stacks, and everybody reads forwards.
+    """
+    found = []
+    for number, group in enumerate(groups):
+        height = _height(group, max_memory, jobs)
+        found += [(place, number, start, stop) for place, start, stop in _stretches(group.array, height)]
+    for _, number, start, stop in sorted(found):
+        yield from _cut(groups[number], start, stop, _height(groups[number], max_memory, jobs))
+
+
 def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
     """Tiles of a group that fit the memory budget, of whole units where that is possible."""
+    return schedule([group], max_memory, jobs)
+
+
+def _height(group: Group, max_memory: int, jobs: int) -> int:
+    """Rows of a tile at most."""
     array = group.array
-    if not array.rows or not array.columns:
-        return
     budget = max(max_memory // max(1, jobs) // _COPIES, _SMALLEST)
     budget = min(budget, _LARGEST) if array.local else min(budget, 4 * _LARGEST)
     stays_packed = all(step.moves or step.repacks for _, step in group.steps)
     width = _row_bytes(array) if stays_packed else array.columns * 4
     rows = max(1, budget // max(1, width))
-    if array.unit < rows:
-        rows -= rows % array.unit
-    for start in range(0, array.rows, rows):
-        yield Tile(group, start, min(start + rows, array.rows))
+    return rows - rows % array.unit if array.unit < rows else rows
+
+
+def _stretches(array: Array, height: int) -> Iterator[tuple[tuple[str, int], int, int]]:
+    """Rows whose bytes lie together: their place, and from where to where; short ones are put to their neighbours."""
+    start = stop = 0
+    place = ("", 0)
+    for rows, leaf in array.runs() if array.columns else ():
+        if start < stop and stop - start + rows > height:
+            yield place, start, stop
+            start = stop
+        if start == stop:
+            place = _place(leaf.ref)
+        stop += rows
+    if start < stop:
+        yield place, start, stop
+
+
+def _cut(group: Group, start: int, stop: int, height: int) -> Iterator[Tile]:
+    """Tiles of about equal height."""
+    count = -(-(stop - start) // height)
+    equal = -(-(stop - start) // count)
+    unit = group.array.unit
+    if unit < height:
+        equal += -equal % unit
+    for first in range(start, stop, equal):
+        yield Tile(group, first, min(first + equal, stop))
 
 
 def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows, int | None]]:
     """For each of these steps (of the tile's group) its bytes, uint8 of shape (rows, row bytes), and how many elements
     would not come back from them; None where that is not counted.
     """
-    for step, data in _encoded(tile, steps, reader):
-        check = Check(step)
-        yield step, data, check.changed(tile.start, tile.stop, data, reader) if check.applies else None
-
-
-def _encoded(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows]]:
-    array = tile.group.array
-    source = common(array)
-    native = reader_rows = None
+    array, source, start, stop = tile.group.array, tile.group.source, tile.start, tile.stop
+    if source is None:
+        values = array.read(start, stop, reader.floats)
+        for step in steps:
+            check, data = tile.group.check(step), codecs.encode(values, step.encoding)
+            yield step, data, check.changed(start, stop, values, data, reader) if check.applies else None
+        return
+    native = packed(array.read(start, stop, reader.native))
     for step in steps:
-        if source is not None:
-            native = packed(array.read(tile.start, tile.stop, reader.native)) if native is None else native
-            yield step, native if step.encoding == source else codecs.transcode(native, source, step.encoding, array.columns)
+        if step.encoding == source:
+            yield step, native, None
+        elif tile.group.check(step).applies:
+            yield step, *codecs.transcode_counting(native, source, step.encoding, array.columns)
         else:
-            if reader_rows is None:
-                reader_rows = array.read(tile.start, tile.stop, reader.floats)
-            yield step, codecs.encode(reader_rows, step.encoding)
+            yield step, codecs.transcode(native, source, step.encoding, array.columns), None
 
 
 def common(array: Array) -> Encoding | None:

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from hubclient.tiles import common
 if TYPE_CHECKING:
     import numpy as np
 
+    from hubclient.architectures.arrays import Leaf
     from hubclient.formats.model import Encoding, TensorRef
     from hubclient.model import Model, Target
 
@@ -100,17 +101,30 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
     from hubclient.execute import cores
 
     tested, reference = Checkpoint.from_pretrained(path), Checkpoint.from_pretrained(against)
-    target = spoke(tested.host.format(tested.format)).write(reference.model, _request(tested))
+    model = _packed_alike(reference.model, tested)
+    target = spoke(tested.host.format(tested.format)).write(model, _request(tested))
     names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
     stored = tested.opened.tensors
     with FilePool() as pool, ThreadPoolExecutor(jobs or cores(), "hubclient") as threads:
         reader = Reader(pool)
         both = [name for name in stored if name in names]
         judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), both))
-    recomputable = _recomputable(reference.model, target)
+    recomputable = _recomputable(model, target)
     judged += [TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable]
     judged += [TensorVerdict(name, "extra") for name in stored if name not in names]
     return Report(Path(path), Path(against), tuple(judged), tuple(_differences(tested, target)))
+
+
+def _packed_alike(model: Model, tested: Checkpoint) -> Model:
+    """The model with those tensors packed that the checkpoint under test has as they are packed."""
+    stored = tested.opened.tensors
+
+    def there(parts: Mapping[str, Leaf]) -> bool:
+        return any(name in stored and stored[name].encoding == part.ref.encoding for name, part in parts.items())
+
+    parts = {name: parts for name, parts in model.packed.parts.items() if there(parts)}
+    aside = model.packed.aside if parts else {}
+    return replace(model, packed=replace(model.packed, parts=parts, aside=aside)) if model.packed.parts else model
 
 
 def _recomputable(model: Model, target: Target) -> set[str]:

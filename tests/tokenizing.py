@@ -45,7 +45,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 # tokenizer.json and the SentencePiece model beside it disagree in these (the former normalises nothing), so that keys,
 # which come from the model, cannot give the former's ids; and in the last two keys were made that say something else.
-CONTRADICTORY = {"t5", "mt5", "t5_deep_decoder", "t5_encoder", "t5_v11_gated", "xlm_roberta", "camembert", "gemma4"}
+CONTRADICTORY = {"t5", "mt5", "umt5", "t5_deep_decoder", "t5_encoder", "t5_v11_gated", "xlm_roberta", "camembert", "gemma4"}
 _ROUNDED = {"mamba": 16, "mamba2": 16}  # families that pad the vocabulary to a multiple
 
 

@@ -26,6 +26,7 @@ from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, values_of
 from hubclient.spokes.gguf_in import read
 from hubclient.spokes.matching import converted, located, lost, match
+from hubclient.spokes.packed import refuse_unread
 
 __all__ = ["choose", "parts", "read", "write"]
 
@@ -66,20 +67,19 @@ def write(model: Model, request: Request) -> Target:
     assert wanted is not None
     if "gguf" not in model.architecture.layouts:
         raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
-    if (quantised := model.raw_config.get("quantization_config")) and model.opened.format != "gguf":
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-        if method != "mxfp4":
-            raise UnsupportedEncoding(
-                f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
-            )
+    refuse_unread(model)
     if request.only == "projector":
         return projector.write(model, request, label, wanted)
     layout, (tensors, _) = model.architecture.layouts["gguf"], projector.split(model)
     matching = located(
         model.opened, lambda: match(model.architecture, "gguf", tensors, "hf", model.config, str(model.opened.path))
     )
-    located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, model.shapes))
-    located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, model.shapes, complete=True))
+    if not tensors and request.only != "config":
+        part = " of a text part" if request.only == "text" else ""
+        raise UnmappedTensor(f"{model.opened.path}: holds no tensors{part}", hint="--only tokenizer and --only config need none")
+    shapes = {name: array.shape for name, array in tensors.items()}
+    located(model.opened, lambda: rebuild.check_sizes(model.architecture, model.config, shapes))
+    located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, shapes, complete=True))
     check_head(model)
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
@@ -94,11 +94,6 @@ def write(model: Model, request: Request) -> Target:
     losses += more
     if request.only == "config":
         label, specs, arrays = request.only, (), {}
-    elif not arrays:
-        part = " of a text part" if request.only == "text" else ""
-        raise UnmappedTensor(
-            f"{model.opened.path}: holds no tensors{part}", hint="--only tokenizer and --only config need none"
-        )
     name = display_name(model.opened.path)
     spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)
@@ -142,7 +137,7 @@ def _stored(name: str, array: Array, wanted: Encoding) -> Encoding:
 
 def _described(model: Model, kind: int) -> tuple[dict[str, Value], list[str]]:
     """The metadata of model and file, and what was given up, beginning with what reading gave up."""
-    name, losses = model.architecture.name_in("gguf"), list(model.losses)
+    name, losses = model.architecture.name_in("gguf"), [*model.losses, *model.packed.losses]
     metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
     if "generation_config.json" in model.files:
         sampled, misfits = rebuild.sampling(_object(model, "generation_config.json"))

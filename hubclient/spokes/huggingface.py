@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.arrays import Array, Leaf
 from hubclient.architectures.config import normalise
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UsageError
 from hubclient.formats import safetensors
@@ -19,7 +19,8 @@ from hubclient.formats.names import shown
 from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers import is_tokenizer_file
-from hubclient.model import Model, Naming, Request, Target, display_name, encodings_of, leaf
+from hubclient.model import Model, Naming, Request, Target, display_name, encodings_of
+from hubclient.spokes.packed import plain_dtype, refuse_unread, unpack, without_settings
 
 if TYPE_CHECKING:
     from hubclient.architectures.declaration import Architecture
@@ -37,7 +38,9 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         raise DamagedInput(f"{opened.path}: there is no config.json beside the weights, so nothing says what model this is")
     raw = read_object(opened.sidecars["config.json"])
     architecture, hf_class = recognise(raw, opened.sidecars["config.json"], host)
-    tensors, naming = canonical(architecture, opened)
+    stored, packing = unpack(opened, raw)
+    tensors, naming = canonical(architecture, stored)
+    plain = plain_dtype(raw)
     return Model(
         opened=opened,
         architecture=architecture,
@@ -46,11 +49,12 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
         raw_config=raw,
         tensors=tensors,
         naming=naming,
-        dtypes={name: next(array.leaves()).ref.encoding for name, array in tensors.items()},
+        dtypes={name: array.ref.encoding if isinstance(array, Leaf) else plain for name, array in tensors.items()},
         files=LazyFiles(
             {name: path for name, path in opened.sidecars.items() if name != "config.json" and not is_tokenizer_file(name)}
         ),
         losses=tuple(left_behind(opened)),
+        packed=packing,
         metadata={key: value for key, value in opened.metadata.items() if key != "format"},
         load_tokenizer=lambda: read_tokenizer(opened.sidecars),
     )
@@ -91,8 +95,8 @@ def recognise(raw: Mapping[str, Any], path: Path, host: Host) -> tuple[Architect
     return found[0], found[0].hf[0]
 
 
-def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dict[str, Array], Naming]:
-    """Tensors under full names: older last components made new, the prefix that headless classes leave out put back."""
+def canonical(architecture: Architecture, stored_tensors: Mapping[str, Array]) -> tuple[dict[str, Array], Naming]:
+    """Stored tensors under full names: older last components made new, the prefix that headless classes leave out put back."""
     prefix = architecture.prefix
 
     def known(name: str) -> bool:
@@ -102,7 +106,7 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
     older: set[str] = set()
     begun: set[str] = set()
     bare = False
-    for stored, ref in opened.tensors.items():
+    for stored, array in stored_tensors.items():
         name = stored
         head, _, last = stored.rpartition(".")
         if last in architecture.spellings and head.endswith("LayerNorm"):
@@ -111,15 +115,16 @@ def canonical(architecture: Architecture, opened: OpenedCheckpoint) -> tuple[dic
         other = next((old for old in architecture.prefixes if name.startswith(old)), None)
         if other is not None:
             renamed = architecture.prefixes[other] + name.removeprefix(other)
-            repeated = renamed in opened.tensors or renamed in tensors
+            repeated = renamed in stored_tensors or renamed in tensors
             if not known(name) or (not repeated and any(layout.drops(name) for layout in architecture.layouts.values())):
                 begun.add(other)
                 name = renamed
         if prefix and not name.startswith(prefix) and not known(name) and known(prefix + name):
             bare, name = True, prefix + name
         if name in tensors:
-            raise DamagedInput(f"{ref.file}: {stored} and another tensor both mean {name}", tensor=stored)
-        tensors[name] = leaf(ref)
+            file = next(array.leaves()).ref.file
+            raise DamagedInput(f"{file}: {stored} and another tensor both mean {name}", tensor=stored)
+        tensors[name] = array
     return tensors, Naming(not bare, tuple(sorted(older)), tuple(sorted(begun)))
 
 
@@ -138,7 +143,7 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
     if name.lower() == "auto":
-        return main_dtype([restored(model, array, key) for key, array in model.tensors.items()]), None
+        return main_dtype([encoding for _, _, encoding in _outputs(model, None)]), None
     encoding = safetensors.FORMAT.encoding(name)
     return encoding.name, encoding
 
@@ -161,13 +166,13 @@ def write(model: Model, request: Request) -> Target:
     label = request.only or label
     if request.only is None and not model.tensors:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
-    names = {name: stored_name(name, model.architecture, model.naming) for name in model.tensors}
+    if wanted is not None:
+        refuse_unread(model)
     specs, arrays = [], []
-    for name, array in model.tensors.items():
-        encoding = restored(model, array, name) if wanted is None else cast(array, wanted)
-        specs.append(TensorSpec(names[name], array.shape, encoding))
+    for name, array, encoding in _outputs(model, wanted):
+        specs.append(TensorSpec(name, array.shape, encoding))
         arrays.append(array)
-    losses, sidecars = [*model.losses, *model.lacking], {}
+    losses, sidecars = [*model.losses, *model.lacking, *(model.packed.losses if wanted is not None else ())], {}
     if request.only != "config":
         tokens = tokenizer_files(model)
         sidecars.update(tokens)
@@ -184,8 +189,21 @@ def write(model: Model, request: Request) -> Target:
         f"metadata {key} has no place in safetensors" for key in model.metadata if key not in kept and key != "general.name"
     ]
     spec = OutputSpec("model", tuple(specs) if request.only is None else (), kept, sidecars, request.max_shard_size)
-    fitting = frozenset(names[name] for name in model.fitting) if wanted is None else frozenset()
+    known = model.fitting if wanted is None else frozenset()
+    fitting = frozenset(stored_name(name, model.architecture, model.naming) for name in known)
     return Target(spec, tuple(arrays) if request.only is None else (), label, fitting, tuple(losses))
+
+
+def _outputs(model: Model, wanted: Encoding | None) -> Iterator[tuple[str, Array, Encoding]]:
+    """Name, array and encoding of each tensor of a folder; what the source has packed stays so unless a dtype is wanted."""
+    for name, array in model.tensors.items():
+        stored = stored_name(name, model.architecture, model.naming)
+        if wanted is None and stored in model.packed.parts:
+            yield from ((part, own, own.ref.encoding) for part, own in model.packed.parts[stored].items())
+        else:
+            yield stored, array, restored(model, array, name) if wanted is None else cast(array, wanted)
+    if wanted is None:
+        yield from ((part, own, own.ref.encoding) for part, own in model.packed.aside.items())
 
 
 def tokenizer_files(model: Model) -> dict[str, bytes]:
@@ -219,8 +237,9 @@ def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | Non
     """config.json's content for an output of these tensors, all of them of the dtype `wanted` if there is one."""
     if wanted is None or wanted.name not in TORCH_DTYPES or not specs:
         return dict(model.raw_config)
-    key = "dtype" if "dtype" in model.raw_config else "torch_dtype"
-    return {**model.raw_config, key: TORCH_DTYPES[wanted.name]}
+    raw = without_settings(model.raw_config) if model.packed.parts else model.raw_config
+    key = "dtype" if "dtype" in raw else "torch_dtype"
+    return {**raw, key: TORCH_DTYPES[wanted.name]}
 
 
 def normalised(raw: Mapping[str, Any], architecture: Architecture, opened: OpenedCheckpoint) -> dict[str, Any]:

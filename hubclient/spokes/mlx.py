@@ -31,6 +31,7 @@ from hubclient.spokes import huggingface
 from hubclient.spokes.gguf import check_head
 from hubclient.spokes.matching import converted, located, lost, match
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
+from hubclient.spokes.packed import refuse_unread
 
 __all__ = ["GROUPS", "choose", "parts", "read", "write"]
 
@@ -66,7 +67,7 @@ def write(model: Model, request: Request) -> Target:
         return huggingface.write(model, replace(request, type="auto"))
     label, wanted = choose(model, request.type)
     layout = layout_of(model.architecture)
-    _check_unpacked(model)
+    refuse_unread(model)
     where = str(model.opened.path)
     matching = located(model.opened, lambda: match(model.architecture, "mlx", model.tensors, "hf", model.config, where))
     if request.only is None and not matching.bound:
@@ -191,15 +192,6 @@ def _label(encodings: Iterable[Encoding]) -> str:
     return f"{packing.bits}bit" if packing.mode == "affine" else packing.mode
 
 
-def _check_unpacked(model: Model) -> None:
-    quantised = model.raw_config.get("quantization_config")
-    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
-    if method not in (None, "mxfp4"):
-        raise UnsupportedEncoding(
-            f"{model.opened.path}: the weights are packed by {method!r} (quantization_config), which cannot be read"
-        )
-
-
 def _config(model: Model, specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
     """config.json as mlx-lm writes it: without what it does not need, with `quantization`, keys sorted."""
     dtype = choice.dtype if choice.packing is None or choice.dtype == BF16 else None
@@ -248,14 +240,14 @@ def _generation(model: Model) -> dict[str, Any]:
 
 def _sidecars(model: Model, request: Request) -> tuple[dict[str, bytes], list[str]]:
     """The small files beside config.json, and what was given up until here."""
+    losses = [*model.losses, *model.lacking, *model.packed.losses]
     if request.only is not None:
-        return {}, [*model.losses, *model.lacking]
+        return {}, losses
     tokens = huggingface.tokenizer_files(model)
     size = model.config.get("vocab_size")
     if model.tokenizer is not None and isinstance(size, int):
         located(model.opened, lambda: check_fits(model.tokenizer, size))
-    losses = [*model.losses, *model.lacking] + ([] if tokens else ["tokenizer: the source has none"])
-    return {**tokens, **model.files}, losses
+    return {**tokens, **model.files}, losses + ([] if tokens else ["tokenizer: the source has none"])
 
 
 def _metadata(model: Model, matching: Matching, config: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:

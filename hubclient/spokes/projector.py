@@ -112,6 +112,16 @@ def is_one(opened: OpenedCheckpoint) -> bool:
     return kind is not None and kind.value == SPACE
 
 
+def joined(text: OpenedCheckpoint, vision: OpenedCheckpoint) -> OpenedCheckpoint:
+    """The two files of a model as one checkpoint. UsageError if they are not one of each kind."""
+    if text.format != "gguf":
+        raise UsageError(f"{text.path}: is of the format {text.format}, which has no projectors of their own; --projector is for GGUF")
+    refuse_alone(text)
+    if not is_one(vision):
+        raise UsageError(f"{vision.path}: is no projector (general.type is not {SPACE}), so it cannot follow --projector")
+    return text.with_companion(vision)
+
+
 def refuse_alone(opened: OpenedCheckpoint) -> None:
     """UsageError for a file that holds a vision part and is to be read as a model."""
     if is_one(opened):
@@ -123,7 +133,7 @@ def refuse_alone(opened: OpenedCheckpoint) -> None:
 
 def told(architecture: Architecture, companion: OpenedCheckpoint | None) -> dict[str, Any]:
     """What the vision part's metadata tells of the config; sizes of the tower that it has no key for are the usual ones."""
-    if companion is None:
+    if companion is None or SPACE not in architecture.layouts:
         return {}
     found = located(companion, lambda: backward(architecture.projector, companion.metadata, architecture.name_in(SPACE)))
     usual = {key: value for key, value in architecture.defaults.items() if key.startswith("vision_config.")}

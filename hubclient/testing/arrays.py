@@ -34,7 +34,10 @@ def come_back(subject: Subject, folder: Path) -> None:  # noqa: ARG001
         exact = all(array.moves_elements for array in there)
         back = _applied(bound, transform.backward, tuple(map(_read, there)), model.config)
         for name, before, array in zip(bound.inputs, given, back, strict=True):
-            require(array.shape == before.shape, f"{name} comes back with the shape {list(array.shape)} instead of {list(before.shape)}")
+            require(
+                array.shape == before.shape,
+                f"{name} comes back with the shape {list(array.shape)} instead of {list(before.shape)}",
+            )
             after = _read(array)
             if transform.loss:
                 continue

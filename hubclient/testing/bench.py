@@ -20,7 +20,7 @@ class Fault(AssertionError):
     """A declaration does not do what it must; `str()` is one sentence for its author."""
 
 
-def require(holds: bool, fault: str) -> None:  # noqa: FBT001 - reads as an assertion
+def require(holds: bool, fault: str) -> None:
     """Fault unless it holds."""
     if not holds:
         raise Fault(fault)
@@ -92,9 +92,16 @@ class Subject:
 
     def write(self, model: Synthetic, folder: Path) -> Path:
         """A made-up model as Transformers saves one."""
-        from hubclient.testing.folders import byte_level, write
+        from hubclient.testing.folders import write
 
-        return write(model, folder, self.tokenizer or byte_level())
+        return write(model, folder, self.files)
+
+    @property
+    def files(self) -> Mapping[str, Any]:
+        """The content of the tokenizer's files."""
+        from hubclient.testing.folders import byte_level
+
+        return self.tokenizer or byte_level()
 
     def __str__(self) -> str:
         parts = (self.architecture.name, self.space, self.published.stem if self.published else "")

@@ -160,7 +160,9 @@ def _legal(kind: str, value: Any) -> bool:
     if kind.startswith("["):
         return isinstance(value, list | tuple) and all(_legal(kind[1:-1], item) for item in value)
     if kind in _INTEGERS:
-        low, high = (0, 2 ** _INTEGERS[kind]) if kind.startswith("u") else (-(2 ** (_INTEGERS[kind] - 1)), 2 ** (_INTEGERS[kind] - 1))
+        low, high = (
+            (0, 2 ** _INTEGERS[kind]) if kind.startswith("u") else (-(2 ** (_INTEGERS[kind] - 1)), 2 ** (_INTEGERS[kind] - 1))
+        )
         return isinstance(value, int) and not isinstance(value, bool) and low <= value < high
     wanted = {"bool": bool, "str": str, "f32": float, "f64": float}.get(kind)
     return wanted is not None and isinstance(value, wanted)

@@ -31,7 +31,9 @@ def exact(subject: Subject, folder: Path) -> None:
         back, more = converted(subject, out[0], "safetensors")
         _same_tensors(folders.read(source), folders.read(back[0]), _meant(model, {*said, *more}))
         _same_files(source, back[0])
-        surprising = [sentence for sentence in said if " " in sentence and not any(part in sentence for part in _expected(subject))]
+        surprising = [
+            sentence for sentence in said if " " in sentence and not any(part in sentence for part in _expected(subject))
+        ]
         require(not surprising, f"a model as the declaration describes it loses something: {'; '.join(surprising[:3])}")
 
 
@@ -87,7 +89,9 @@ def _expected(subject: Subject) -> Iterator[str]:
     """What the sentences on losses hold that the declaration itself decides: omitted tensors, transforms, what tensors imply."""
     yield "has no place in"
     yield from (f"config: {key} is " for key in subject.architecture.implied)
-    yield from (loss for layout in subject.architecture.layouts.values() for rule in layout.rules if (loss := rule.transform.loss))
+    yield from (
+        loss for layout in subject.architecture.layouts.values() for rule in layout.rules if (loss := rule.transform.loss)
+    )
 
 
 def _meant(model: Synthetic, said: Iterable[str]) -> set[str]:

@@ -142,14 +142,19 @@ def config_in(folder: Path) -> dict[str, Any]:
 def stripped(paths: Iterable[Path], target: Path) -> list[Path]:
     """The same GGUF files or MLX folder, copied below `target`, without any key of our own, as if somebody else had written them."""
     target.mkdir(parents=True)
-    return [_stripped_folder(path, target / path.name) if path.is_dir() else _stripped_gguf(path, target / path.name) for path in paths]
+    return [
+        _stripped_folder(path, target / path.name) if path.is_dir() else _stripped_gguf(path, target / path.name)
+        for path in paths
+    ]
 
 
 def _stripped_gguf(source: Path, target: Path) -> Path:
     opened = gguf.FORMAT.open(source)
     refs = list(opened.tensors.values())
     metadata = {key: value for key, value in opened.metadata.items() if not key.startswith(_OURS)}
-    (layout,) = gguf.FORMAT.layout(OutputSpec(target.name, tuple(TensorSpec(r.name, r.shape, r.encoding) for r in refs), metadata))
+    (layout,) = gguf.FORMAT.layout(
+        OutputSpec(target.name, tuple(TensorSpec(r.name, r.shape, r.encoding) for r in refs), metadata)
+    )
     with source.open("rb") as data, target.open("wb") as output:
         output.write(layout.head)
         output.truncate(layout.size)
@@ -178,9 +183,15 @@ def byte_level(*further: str) -> dict[str, Any]:
     vocabulary["th"] = len(vocabulary)
     added = [_added(len(vocabulary) + place, token) for place, token in enumerate((_END, *further))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None}
+    model: dict[str, Any] = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+    }
     model |= {"fuse_unk": False, "byte_fallback": False, "ignore_merges": False, "vocab": vocabulary, "merges": [["t", "h"]]}
-    content = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None}
+    content: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None}
     content |= {"pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level, "model": model}
     options = {"tokenizer_class": "GPT2Tokenizer", "bos_token": _END, "eos_token": _END, "unk_token": _END}
     return {"tokenizer.json": content, "tokenizer_config.json": options}
@@ -192,13 +203,22 @@ def word_pieces() -> dict[str, Any]:
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     vocabulary = {token: number for number, token in enumerate([*special, *letters, *(f"##{letter}" for letter in letters)])}
     model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
-    normalizer = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
-    content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": normalizer}
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    }
+    content: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "normalizer": normalizer}
     content |= {"added_tokens": [_added(number, token) for number, token in enumerate(special)], "post_processor": None}
     content |= {"pre_tokenizer": {"type": "BertPreTokenizer"}, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}}
     content["model"] = {**model, "vocab": vocabulary}
     named = {f"{token.strip('[]').lower()}_token": token for token in special}
-    return {"tokenizer.json": content, "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **named}}
+    return {
+        "tokenizer.json": content,
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **named},
+    }
 
 
 def unigram() -> dict[str, Any]:
@@ -207,7 +227,7 @@ def unigram() -> dict[str, Any]:
     letters = [_WORD, *(chr(code) for code in range(ord("a"), ord("z") + 1))]
     vocabulary = [[token, 0.0] for token in special] + [[letter, -2.0 - place / 64] for place, letter in enumerate(letters)]
     metaspace = {"type": "Metaspace", "replacement": _WORD, "prepend_scheme": "always", "split": True}
-    content = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
+    content: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None}
     content |= {"added_tokens": [_added(number, token) for number, token in enumerate(special)]}
     content |= {"pre_tokenizer": metaspace, "decoder": metaspace}
     content["model"] = {"type": "Unigram", "unk_id": special.index("<unk>"), "vocab": vocabulary, "byte_fallback": False}
@@ -222,7 +242,6 @@ def _added(number: int, token: str) -> dict[str, Any]:
 
 def _byte_letters() -> list[str]:
     """The letter that stands for each byte in GPT-2's vocabulary: itself if it can be seen, else one from U+0100 on."""
-    seen = [byte for byte in range(256) if 33 <= byte <= 126 or 161 <= byte <= 172 or 174 <= byte]
+    seen = [byte for byte in range(256) if 33 <= byte <= 126 or 161 <= byte <= 172 or byte >= 174]
     hidden = [byte for byte in range(256) if byte not in seen]
     return [chr(byte) for byte in seen] + [chr(256 + place) for place in range(len(hidden))]
-

@@ -27,7 +27,9 @@ def missing(subject: Subject, folder: Path) -> None:
     for name in _required(subject, model):
         file_name = model.file_name(name)
         tensors = {other: ref for other, ref in checkpoint.opened.tensors.items() if other != file_name}
-        _refused(subject, checkpoint, tensors, name.removeprefix(subject.architecture.prefix), f"{name} is missing", UnmappedTensor)
+        _refused(
+            subject, checkpoint, tensors, name.removeprefix(subject.architecture.prefix), f"{name} is missing", UnmappedTensor
+        )
 
 
 def wrong_shape(subject: Subject, folder: Path) -> None:
@@ -63,9 +65,20 @@ def block_too_many(subject: Subject, folder: Path) -> None:
         for rule in layout.rules for pattern in rule.hf if "i" in pattern.captures and not rule.stored
     }  # fmt: skip
     stored = checkpoint.opened.tensors
-    more = {model.file_name(name): replace(stored[first], name=model.file_name(name)) for name, first in further.items() if first in stored}
+    more = {
+        model.file_name(name): replace(stored[first], name=model.file_name(name))
+        for name, first in further.items()
+        if first in stored
+    }
     if more:
-        _refused(subject, checkpoint, {**stored, **more}, str(count), f"block {count} is there and the config counts {count}", HubclientError)
+        _refused(
+            subject,
+            checkpoint,
+            {**stored, **more},
+            str(count),
+            f"block {count} is there and the config counts {count}",
+            HubclientError,
+        )
 
 
 def truncated(subject: Subject, folder: Path) -> None:
@@ -73,7 +86,11 @@ def truncated(subject: Subject, folder: Path) -> None:
     model, checkpoint = _opened(subject, folder)
     out, _ = converted(subject, checkpoint.opened.path, subject.space)
     for path in (checkpoint.opened.path, out[0]):
-        extents = (extent for ref in Checkpoint.from_pretrained(path, host=subject.host).opened.tensors.values() for extent in ref.extents)
+        extents = (
+            extent
+            for ref in Checkpoint.from_pretrained(path, host=subject.host).opened.tensors.values()
+            for extent in ref.extents
+        )
         last = max(extents, key=lambda extent: extent.offset + extent.nbytes)
         os.truncate(last.file, last.offset + last.nbytes - 1)  # behind it there may be padding
         try:
@@ -105,7 +122,12 @@ def _files(model: Synthetic, patterns: tuple[str, ...]) -> Iterator[tuple[str, s
 
 
 def _refused(
-    subject: Subject, checkpoint: Checkpoint, tensors: Tensors, named: str, fault: str, kind: type[HubclientError] | Callable[..., object]
+    subject: Subject,
+    checkpoint: Checkpoint,
+    tensors: Tensors,
+    named: str,
+    fault: str,
+    kind: type[HubclientError] | Callable[..., object],
 ) -> None:
     altered = Checkpoint(replace(checkpoint.opened, tensors=tensors), subject.host)
     try:

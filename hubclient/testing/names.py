@@ -66,7 +66,9 @@ def surplus_is_named(subject: Subject, folder: Path) -> None:  # noqa: ARG001
         spare = [name for name in model.spare if subject.architecture.layouts[subject.space].knows(name, "hf")]
         for name in spare:
             found = matched(subject, model, [*names, name], "hf")
-            require(bool({*found.surplus, *found.missing}), f"{name}, of an alternative that its block has not chosen, goes unnoticed")
+            require(
+                bool({*found.surplus, *found.missing}), f"{name}, of an alternative that its block has not chosen, goes unnoticed"
+            )
 
 
 def matched(subject: Subject, model: Synthetic, names: Iterable[str], side: Side) -> Matching:

@@ -60,7 +60,9 @@ class Shaper:
         one_way = len(rule.hf) == 1 and not spread
         side = rule.hf if one_way else rule.target
         if len(side) == 1:
-            candidates: Iterator[tuple[Shape, ...]] = ((shape,) for shape in self._candidates(rule.hf[0].text, local, self._spelled(rule)))
+            candidates: Iterator[tuple[Shape, ...]] = (
+                (shape,) for shape in self._candidates(rule.hf[0].text, local, self._spelled(rule))
+            )
         else:
             candidates = pairings(*(list(self._candidates(pattern.text, local))[:40] for pattern in side))
         step: Callable[..., Any] = rule.transform.forward if one_way else rule.transform.backward
@@ -96,19 +98,28 @@ class Shaper:
         for key, fact in self._architecture.implied.items():
             if isinstance(fact, rows_of | columns_of):
                 for text, shape in shapes.items():
-                    if _covers(Pattern.of(text), Pattern.of(fact.name)) and fact.of({fact.name: shape}) != size_of(key, self._config):
+                    if _covers(Pattern.of(text), Pattern.of(fact.name)) and fact.of({fact.name: shape}) != size_of(
+                        key, self._config
+                    ):
                         return False
         return True
 
     def _spelled(self, rule: Rule) -> list[Shape]:
         """Shapes that a transform spells out (a reshape does), the usual width in the place of what it leaves open."""
-        made = ([self._usual if item is None else size_of(item, self._config) for item in each] for each in spelled(rule.transform))
+        made = (
+            [self._usual if item is None else size_of(item, self._config) for item in each] for each in spelled(rule.transform)
+        )
         return [tuple(size for size in shape if size) for shape in made if None not in shape]
 
     def _local_sizes(self, rule: Rule) -> list[int]:
         """Sizes that a transform speaks of, sums and products of neighbours among them, the most telling first."""
         told = [size for item in expressions(rule.transform) if (size := size_of(item, self._config)) is not None]
-        stretches = [told[first:last] for length in range(len(told), 0, -1) for first in range(len(told)) if (last := first + length) <= len(told)]
+        stretches = [
+            told[first:last]
+            for length in range(len(told), 0, -1)
+            for first in range(len(told))
+            if (last := first + length) <= len(told)
+        ]
         sums = [sum(stretch) for stretch in stretches]
         products = [told[0] * sum(told[1:]), *(one * two for one in told for two in told)] if told else []
         return [size for size in dict.fromkeys((*sums, *products)) if size]

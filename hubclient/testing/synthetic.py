@@ -88,7 +88,9 @@ def synthetic(architecture: Architecture, wanted: Mapping[str, Any], variant: st
         shapes = {name: shaper.shape(pattern, patterns[pattern.text]) for name, pattern in chosen.items()}
     except HubclientError as error:
         keys = ", ".join(size_keys(architecture))
-        return refuse(f"{architecture.name}: the kit cannot make up a model ({error}); say with `config` how large these are: {keys}")
+        return refuse(
+            f"{architecture.name}: the kit cannot make up a model ({error}); say with `config` how large these are: {keys}"
+        )
     stored = {name: rule.stored[0] for name, pattern in chosen.items() for rule in patterns[pattern.text] if rule.stored}
     return Synthetic(architecture, variant, config, shapes, stored, spare, tuple(sorted(shaper.undeclared)))
 

@@ -39,9 +39,10 @@ def counted(array: Array, target: str) -> tuple[str, int | None]:
     step = Step(0, "a", array, ENCODINGS[target], (Place(0, 0, 0),))
     with FilePool() as pool:
         reader = Reader(pool)
-        data = codecs.encode(array.read(0, array.rows, reader.floats), ENCODINGS[target])
+        values = array.read(0, array.rows, reader.floats)
+        data = codecs.encode(values, ENCODINGS[target])
         check = Check(step)
-        verdict = kept(step, check.changed(0, array.rows, data, reader) if check.applies else None)
+        verdict = kept(step, check.changed(0, array.rows, values, data, reader) if check.applies else None)
     return verdict.fidelity, verdict.changed
 
 

@@ -120,7 +120,7 @@ def test_ctrl_c_ends_with_one_line_and_is_gone_on_from(source: Path, tmp_path: P
 def noted(folder: Path) -> list[set[tuple[int, int, int]]]:
     """Steps and rows in each journal of a folder."""
     lines = [path.read_bytes().split(b"\n")[1:-1] for path in sorted(folder.glob("*.journal"))]
-    return [{(int(a), int(b), int(c)) for a, b, c, _ in map(bytes.split, one)} for one in lines]
+    return [{(int(a), int(b), int(c)) for a, b, c, *_ in map(bytes.split, one)} for one in lines]
 
 
 def test_finished_tiles_are_not_read_again(source: Path, tmp_path: Path) -> None:
