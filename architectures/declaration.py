@@ -128,7 +128,8 @@ def _has(tensors: Shapes, name: str) -> bool:
     if "{" not in name:
         return name in tensors
     wanted = Pattern.of(name).template
-    return any(template(other)[0] == wanted for other in tensors)
+    end = name.rpartition("}")[2]
+    return any(other.endswith(end) and template(other)[0] == wanted for other in tensors)
 
 
 Fact = present | absent | rows_of | columns_of | rows_per_column | given | period_of | offset_of | says | all_of
@@ -243,7 +244,7 @@ class Architecture:
         return replace(
             self,
             layouts={space: layout.within(hf, targets.get(space, "")) for space, layout in self.layouts.items()},
-            implied={key: replace(fact, name=begin + fact.name) for key, fact in self.implied.items()},
+            implied={key: _behind(begin, fact) for key, fact in self.implied.items()},
             shapes={begin + name: sizes for name, sizes in self.shapes.items()},
             prefix="" if hf else self.prefix,
         )
@@ -251,3 +252,9 @@ class Architecture:
     def name_in(self, space: str) -> str:
         """What a format calls this architecture."""
         return self.layouts[space].name or self.name
+
+
+def _behind(begin: str, fact: Fact) -> Fact:
+    """A fact about a tensor of that name in a larger model."""
+    named = present | absent | rows_of | columns_of | rows_per_column | given
+    return replace(fact, name=begin + fact.name) if isinstance(fact, named) else fact

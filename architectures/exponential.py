@@ -1,7 +1,7 @@
 """exp in float32 as the programs round it that write GGUF files, so that the same weights give the same bytes.
 
 llama.cpp's converter calls PyTorch, which leaves exp to a vector library that is right to 0.56 units in the last place, not
-to 0.5: one value in seventy differs from the nearest float32. What is below was found by comparing results; it gives
+to 0.5: one value in a hundred differs from the nearest float32. What is below was found by comparing results; it gives
 PyTorch 2.13's on the machine of the golden data for tens of millions of numbers of every size, and the same everywhere,
 because nothing but additions and multiplications of float32 happens. exp(x) is 2^k times an entry of a table of 2^(j/128)
 times 1 + r + r^2/2, where x = (128 k + j) ln(2)/128 + r. Other processors may use another path of that library.
@@ -25,7 +25,7 @@ _NORMAL = 126 * 0.6931471805599453  # beyond it results may be subnormal or infi
 
 
 def exponential(values: Rows) -> Rows:
-    """exp of float32 values, in float32."""
+    """The exponentials of float32 values, in float32."""
     import numpy as np
 
     plain = np.abs(values) < np.float32(_NORMAL)

@@ -37,7 +37,7 @@ class ratio:  # noqa: N801
 
 @dataclass(frozen=True, slots=True)
 class total:  # noqa: N801
-    """left + right."""
+    """left + right, of which a name may stand for zero."""
 
     left: Expr
     right: Expr
@@ -113,7 +113,7 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
                 raise DamagedInput(f"config: {expression} is {shown(left)} / {shown(right)}, which is no whole number")
             return whole
         case total():
-            return evaluate(expression.left, config) + evaluate(expression.right, config)
+            return _term(expression.left, config) + _term(expression.right, config)
         case rounded_up():
             return -(-evaluate(expression.left, config) // evaluate(expression.right, config))
         case less():
@@ -125,3 +125,9 @@ def evaluate(expression: Expr, config: Mapping[str, Any]) -> int:
             value = lookup(config, expression.key)  # compared rather than looked up: it may be anything
             found = (case for known, case in expression.cases.items() if known == value)
             return evaluate(next(found, expression.otherwise), config)
+
+
+def _term(expression: Expr, config: Mapping[str, Any]) -> int:
+    """As `evaluate`, but a config key may be zero."""
+    zero = isinstance(expression, str) and type(lookup(config, expression)) is int and lookup(config, expression) == 0
+    return 0 if zero else evaluate(expression, config)

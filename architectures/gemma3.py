@@ -57,7 +57,7 @@ GEMMA3: Architecture = replace(
             otherwise=SLIDING,
         ),
         f32("final_logit_softcapping", "final_logit_softcapping"),
-    ),  # fmt: skip
+    ),
     defaults={
         "vocab_size": 262208,
         "hidden_size": 2304,

@@ -6,7 +6,8 @@ Source: Transformers `modeling_gemma3`, `modeling_siglip`; llama.cpp `conversion
 from dataclasses import replace
 
 from hubclient.architectures import Fixed, Layout, block, present
-from hubclient.architectures.gemma3 import GEMMA3, NORM
+from hubclient.architectures.gemma2 import NORM
+from hubclient.architectures.gemma3 import GEMMA3
 from hubclient.architectures.imaging import Also, PooledTokens
 from hubclient.architectures.vision import (
     CLIP,

@@ -65,15 +65,23 @@ QWEN2_VL = replace(
     config=(*CONFIG, Sections("rope_parameters.mrope_section", "rope.dimension_sections"), *ROPE),
     defaults={
         **TEXT.defaults,
+        "vocab_size": 152064,
+        "hidden_size": 8192,
+        "intermediate_size": 29568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": (8, product("num_attention_heads", 1)),
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e6,
         "vision_config.depth": 32,
         "vision_config.embed_dim": 1280,
         "vision_config.hidden_size": 3584,
         "vision_config.num_heads": 16,
         "vision_config.in_channels": 3,
         "vision_config.patch_size": 14,
-        "vision_config.image_size": 560,  # what llama.cpp's converter assumes: the tower takes any size
     },
     projector=(
+        Fixed("vision.image_size", "u32", 560),  # as the converter has it where config.json says none: the tower takes any size
         *VISION,
         u32("vision_config.embed_dim", "vision.embedding_length"),
         u32("vision_config.hidden_size", "vision.feed_forward_length"),  # as the converter has it; tensors tell the true one

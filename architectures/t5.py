@@ -3,8 +3,12 @@
 The decoder's blocks are counted apart from the encoder's. Only the first block of each has a table of relative positions.
 """
 
+from collections.abc import Mapping
+
 from hubclient.architectures import (
     Architecture,
+    Expr,
+    Fact,
     Layout,
     Placement,
     absent,
@@ -72,7 +76,7 @@ DEFAULTS = {
     "feed_forward_proj": "relu",
     "tie_word_embeddings": True,
 }
-IMPLIED = {
+IMPLIED: Mapping[str, Fact] = {
     "vocab_size": rows_of("shared.weight"),
     "d_model": columns_of("shared.weight"),
     "d_ff": columns_of("encoder.block.0.layer.1.DenseReluDense.wo.weight"),
@@ -86,7 +90,7 @@ READERS = {
     "relative_attention_max_distance": (128, None),
 }
 INNER = product("num_heads", "d_kv")
-MATRICES = {
+MATRICES: Mapping[str, tuple[Expr, ...]] = {
     **dict.fromkeys([f"{kind}Attention.{x}" for kind in ("Self", "EncDec") for x in "qkv"], (INNER, "d_model")),
     **dict.fromkeys([f"{kind}Attention.o" for kind in ("Self", "EncDec")], ("d_model", INNER)),
     **dict.fromkeys(["DenseReluDense.wi", "DenseReluDense.wi_0", "DenseReluDense.wi_1"], ("d_ff", "d_model")),

@@ -3,8 +3,9 @@
     python -m benchmarks.checkpoints tinyllama .bench/checkpoints/tinyllama
 
 `tinyllama` has the published dimensions of TinyLlama-1.1B, `small` the same layout in 1 MB, `wide` one tensor of 4.2 GB,
-`deep` 90,003 tensors in 160 shards; `deepseek` has those of DeepSeek-V3 in 160 shards, 1.4 TB, and `experts` its first four
-blocks at smaller sizes, 3.5 GB. All but the first two are sparse files: headers are real, weights read as zeros.
+`deep` 90,003 tensors in 160 shards. `deepseek` has the names and dimensions of DeepSeek-V3 in 160 shards, 1.3 TB in bf16,
+`deepseek-fp8` as it is published, 91,991 tensors; `experts` has its first four blocks at smaller sizes, 3.5 GB. All but the
+first two are sparse files: their headers are real, their weights read as zeros.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Protocol
 from benchmarks.deepseek import DeepSeekV3
 from benchmarks.vocabulary import write_tokenizer
 
+_BYTES = {"F8_E4M3": 1, "BF16": 2, "F32": 4}
 _STEP = 1 << 22  # weights made at a time
 
 
@@ -44,7 +46,7 @@ class Dimensions(Protocol):
         """Names and shapes in the order in which they fill the shards."""
 
     def dtype(self, name: str) -> str:
-        """BF16 or F32."""
+        """BF16, F32 or F8_E4M3."""
 
     def config(self) -> dict[str, Any]:
         """config.json's content."""
@@ -128,6 +130,7 @@ CHECKPOINTS: Mapping[str, Dimensions] = {
         hidden=2048, layers=10_000, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000, shards=160, sparse=True
     ),
     "deepseek": DeepSeekV3(),
+    "deepseek-fp8": DeepSeekV3(scaled=True),
     "experts": DeepSeekV3(
         hidden=2048, layers=4, heads=32, intermediate=4096, expert_width=1024, vocab=4096, further=0, shards=160
     ),
@@ -161,7 +164,7 @@ class _Tensor:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * {"BF16": 2, "F32": 4}[self.dtype]
+        return math.prod(self.shape) * _BYTES[self.dtype]
 
 
 def _write_weights(model: Dimensions, folder: Path) -> None:
@@ -184,11 +187,11 @@ def _shards(tensors: Sequence[_Tensor], size: float) -> Iterator[list[_Tensor]]:
     found: list[_Tensor] = []
     for tensor in tensors:
         if begun >= (shard + 1) * size and found:
-            yield sorted(found, key=lambda item: (item.dtype != "F32", item.name))
+            yield sorted(found, key=lambda item: (-_BYTES[item.dtype], item.name))
             shard, found = int(begun // size), []
         found.append(tensor)
         begun += tensor.nbytes
-    yield sorted(found, key=lambda item: (item.dtype != "F32", item.name))
+    yield sorted(found, key=lambda item: (-_BYTES[item.dtype], item.name))
 
 
 def _write_shard(path: Path, tensors: Sequence[_Tensor], *, sparse: bool, seed: int) -> None:

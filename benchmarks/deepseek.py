@@ -1,6 +1,7 @@
-"""DeepSeek-V3's names and dimensions in bf16: 61 blocks, 256 experts in each but the first three, one block that looks ahead.
+"""DeepSeek-V3's names and dimensions: 61 blocks, 256 experts in each but the first three, one block that looks ahead.
 
-Source: the published config.json and index; the published weights are 8-bit, their tensors are those here and the scales.
+Source: the published config.json and index. As published the matrices of the blocks are 8-bit floats, with a scale for each
+128 x 128 of them; people convert them to bf16.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_BLOCK = 128
+_SCALED = tuple(f"{name}_proj.weight" for name in ("q_a", "q_b", "kv_b", "o", "gate", "up", "down")) + ("_mqa.weight",)
 _ATTENTION_NORMS = ("input_layernorm", "post_attention_layernorm")
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -33,9 +36,16 @@ class DeepSeekV3:
     further: int = 1
     shards: int = 160
     sparse: bool = True
+    scaled: bool = False
 
     def tensors(self) -> Shapes:
         """Names and shapes in the order of the modules."""
+        for name, shape in self._tensors():
+            yield name, shape
+            if self.scaled and name.endswith(_SCALED):
+                yield f"{name}_scale_inv", tuple(-(-size // _BLOCK) for size in shape)
+
+    def _tensors(self) -> Shapes:
         yield "model.embed_tokens.weight", (self.vocab, self.hidden)
         for layer in range(self.layers + self.further):
             block = f"model.layers.{layer}"
@@ -54,8 +64,10 @@ class DeepSeekV3:
         yield "lm_head.weight", (self.vocab, self.hidden)
 
     def dtype(self, name: str) -> str:
-        """The corrections of the experts' scores are wider than everything else."""
-        return "F32" if name.endswith("e_score_correction_bias") else "BF16"
+        """The corrections of the experts' scores are wider than everything else, matrices of blocks narrower if scaled."""
+        if name.endswith(("e_score_correction_bias", "_scale_inv")):
+            return "F32"
+        return "F8_E4M3" if self.scaled and name.endswith(_SCALED) else "BF16"
 
     def _attention(self, module: str) -> Shapes:
         yield f"{module}.q_a_proj.weight", (self.query_rank, self.hidden)
@@ -83,7 +95,9 @@ class DeepSeekV3:
 
     def config(self) -> dict[str, Any]:
         """config.json's content."""
+        blocks = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [_BLOCK, _BLOCK]}
         return {
+            **({"quantization_config": blocks} if self.scaled else {}),
             "architectures": ["DeepseekV3ForCausalLM"],
             "attention_bias": False,
             "attention_dropout": 0.0,

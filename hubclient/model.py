@@ -45,7 +45,8 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What a folder holds in place of tensors that it has packed into several each; `parts` is by those tensors' stored names.
+    """What a folder holds in place of tensors that it has packed into several each; `parts` is by those tensors' stored names,
+    and has what the numbers are in first.
 
     A copy holds `parts` and `aside` again, under their names. Whoever unpacks gives up `aside`, and says `losses`. `unread`
     is a sentence on why weights cannot be unpacked, so that a copy is all that can be made; empty if they can.

@@ -40,6 +40,11 @@ class Group:
         return common(self.array)
 
     @cached_property
+    def unit(self) -> int:
+        """Rows that tiles should not cut apart."""
+        return self.array.unit
+
+    @cached_property
     def checks(self) -> tuple[Check, ...]:
         """How each step's values are compared with what they come from."""
         return tuple(Check(step) for _, step in self.steps)
@@ -73,12 +78,12 @@ def schedule(groups: Sequence[Group], max_memory: int, jobs: int) -> Iterator[Ti
     """All tiles, in the order in which their rows lie in the source: parts that are stacked (experts) may lie between those
     of other stacks, and everybody reads forwards.
     """
+    heights = [_height(group, max_memory, jobs) for group in groups]
     found = []
     for number, group in enumerate(groups):
-        height = _height(group, max_memory, jobs)
-        found += [(place, number, start, stop) for place, start, stop in _stretches(group.array, height)]
+        found += [(place, number, start, stop) for place, start, stop in _stretches(group.array, heights[number])]
     for _, number, start, stop in sorted(found):
-        yield from _cut(groups[number], start, stop, _height(groups[number], max_memory, jobs))
+        yield from _cut(groups[number], start, stop, heights[number])
 
 
 def tiles(group: Group, max_memory: int, jobs: int) -> Iterator[Tile]:
@@ -94,7 +99,7 @@ def _height(group: Group, max_memory: int, jobs: int) -> int:
     stays_packed = all(step.moves or step.repacks for _, step in group.steps)
     width = _row_bytes(array) if stays_packed else array.columns * 4
     rows = max(1, budget // max(1, width))
-    return rows - rows % array.unit if array.unit < rows else rows
+    return rows - rows % group.unit if group.unit < rows else rows
 
 
 def _stretches(array: Array, height: int) -> Iterator[tuple[tuple[str, int], int, int]]:
@@ -116,8 +121,7 @@ def _cut(group: Group, start: int, stop: int, height: int) -> Iterator[Tile]:
     """Tiles of about equal height."""
     count = -(-(stop - start) // height)
     equal = -(-(stop - start) // count)
-    unit = group.array.unit
-    if unit < height:
+    if (unit := group.unit) < height:
         equal += -equal % unit
     for first in range(start, stop, equal):
         yield Tile(group, first, min(first + equal, stop))

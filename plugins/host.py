@@ -95,6 +95,16 @@ class Host:
             if lost.isdisjoint((plugin.name, claim) for claim in item.claims())
         )
 
+    def architectures_of(self, name: str) -> tuple[Architecture, ...]:
+        """What the enabled plugins called `name` (see `find`) declare. PluginError if one of them cannot be used."""
+        found: list[Architecture] = []
+        for plugin in [p for p in self._enabled() if p.named(name)] or [p for p in self._enabled() if p.of(name)]:
+            brought = self._load(plugin)
+            if brought is None:
+                raise PluginError(str(plugin), plugin.name, hint=plugin.remedy) from plugin.cause
+            found += brought.architectures
+        return tuple(found)
+
     def format(self, name: str) -> Format:
         """The format of this name. Raises UnsupportedFormat, PluginConflict or PluginError."""
         found = self._serve(f"format.{name}")

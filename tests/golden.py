@@ -126,6 +126,11 @@ class Golden:
         return (self._folder / "goldens" / f"{self.name}.json").is_file()
 
     @property
+    def unpacked(self) -> bool:
+        """Whether weights are packed with scales, which they come back from other formats without (see test_packed)."""
+        return (self.config.get("quantization_config") or {}).get("quant_method") == "fp8"
+
+    @property
     def pre(self) -> str:
         """What the reference was told to call the pre-tokenizer."""
         return str(self.record["pre_override"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import CDLL, POINTER, Structure, byref, c_bool, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import CDLL, POINTER, Structure, byref, c_bool, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -56,11 +56,12 @@ def _library() -> CDLL:
     for kind, names in returned.items():
         for name in names:
             getattr(found, f"mtmd_{name}").restype = kind
-    pointers = ("free", "bitmap_free", "input_chunks_free", "input_chunks_size", "input_chunk_get_type", "input_chunk_get_n_tokens")
-    for name in (*pointers, "get_output_embd"):
+    for name in ("get_type", "get_n_tokens"):
+        getattr(found, f"mtmd_input_chunk_{name}").argtypes = [c_void_p]
+    for name in ("free", "bitmap_free", "input_chunks_free", "input_chunks_size", "get_output_embd"):
         getattr(found, f"mtmd_{name}").argtypes = [c_void_p]
     found.mtmd_init_from_file.argtypes = [c_char_p, c_void_p, _Params]
-    found.mtmd_bitmap_init.argtypes = [c_uint32, c_uint32, c_char_p]
+    found.mtmd_bitmap_init.argtypes = [c_int32, c_int32, c_char_p]
     found.mtmd_input_chunks_get.argtypes = [c_void_p, c_size_t]
     found.mtmd_tokenize.argtypes = [c_void_p, c_void_p, POINTER(_Text), POINTER(c_void_p), c_size_t]
     found.mtmd_encode_chunk.argtypes = [c_void_p, c_void_p]

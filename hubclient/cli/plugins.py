@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hubclient.cli.options import as_json, console, print_json, printable
 from hubclient.plugins import Conflict, PluginInfo, diagnose, disable, enable, get_host, show
+
+if TYPE_CHECKING:
+    from hubclient.testing import Outcome
 
 
 @click.group()
@@ -62,6 +65,25 @@ def doctor(as_json: bool) -> None:
     click.get_current_context().exit(1 if found.problems else 0)
 
 
+@plugins.command("test")
+@click.argument("name")
+@as_json
+def test_(name: str, as_json: bool) -> None:
+    """Hold the architectures of the plugin NAME against the conformance kit; exit code 1 if one fails.
+
+    Small random models are made up from the declarations and taken to every format and back.
+    """
+    from hubclient.testing import run_installed
+
+    outcomes = run_installed(get_host(), name)
+    if as_json:
+        rows = [{"case": str(outcome.case), "fault": outcome.fault} for outcome in outcomes]
+        print_json({"ok": not any(row["fault"] for row in rows), "cases": rows})
+    else:
+        _print_outcomes(outcomes)
+    click.get_current_context().exit(1 if any(outcome.fault for outcome in outcomes) else 0)
+
+
 @plugins.command("enable")
 @click.argument("name")
 @click.option("--prefer", metavar="CLAIM", help="Let it serve this name, which others announce too.")
@@ -107,6 +129,21 @@ def _state(plugin: PluginInfo) -> str:
 def _print_lines(kind: str, lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(printable(f"{kind}: {line}"))
+
+
+def _print_outcomes(outcomes: Iterable[Outcome]) -> None:
+    """A row for each check and declaration: passed, or what is wrong."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("architecture", "check", "result"):
+        table.add_column(heading, overflow="fold")
+    passed = 0
+    for outcome in outcomes:
+        passed += outcome.fault is None
+        table.add_row(*map(printable, (str(outcome.case.subject), outcome.case.check.name, outcome.fault or "passed")))
+    console().print(table)
+    click.echo(f"{passed} of {table.row_count} checks passed")
 
 
 def _print_switched(found: Iterable[PluginInfo]) -> None:

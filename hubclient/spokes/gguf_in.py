@@ -35,6 +35,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     architecture = _recognise(opened, host, carried)
     layout = architecture.layouts["gguf"]
     config = located(opened, lambda: rebuild.told(architecture, opened.metadata))
+    config |= rebuild.stated_ids(carried.config) if carried else {}
     stored = {name: leaf(ref) for name, ref in opened.tensors.items()}
     matching = located(opened, lambda: match(architecture, "gguf", stored, "target", config, str(opened.path)))
     tensors = located(opened, lambda: converted(matching, stored, config, "target"))
@@ -121,7 +122,7 @@ def _recognise(opened: OpenedCheckpoint, host: Host, carried: own.Carried | None
         fault = "missing" if stated is None else f"of type {stated.type}"
         raise DamagedInput(f"general.architecture is {fault}, so nothing says what model this is", file=opened.path)
     name = str(stated.value)
-    candidates = host.architectures("gguf", name)
+    candidates = list(host.architectures("gguf", name))
     if carried:
         named = [item for item in candidates if item.name == carried.architecture]
         if named:
@@ -178,9 +179,9 @@ def _rebuilt_files(metadata: Mapping[str, Value], config: Mapping[str, Any], raw
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for index, (path, kind) in enumerate(modules)
         ]
-        size = config.get("hidden_size")
+        width = metadata.get(f"{metadata['general.architecture'].value}.embedding_length")
         files["modules.json"] = write_json(listed)
         files["1_Pooling/config.json"] = write_json(
-            {"word_embedding_dimension": size, **{key: mode == pooling for mode, key in _POOLED.items()}}
+            {"word_embedding_dimension": width and width.value, **{key: mode == pooling for mode, key in _POOLED.items()}}
         )
     return files

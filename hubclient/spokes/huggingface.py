@@ -143,7 +143,8 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
     """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
     if name.lower() == "auto":
-        return main_dtype([encoding for _, _, encoding in _outputs(model, None)]), None
+        beside = {*model.packed.aside, *(name for parts in model.packed.parts.values() for name in list(parts)[1:])}
+        return main_dtype([encoding for stored, _, encoding in _outputs(model, None) if stored not in beside]), None
     encoding = safetensors.FORMAT.encoding(name)
     return encoding.name, encoding
 

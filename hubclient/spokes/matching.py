@@ -46,7 +46,7 @@ def match(
     beyond = {item for bound in matching.bound for item in bound.captures if item[0] in counts and item[1] >= counts[item[0]]}
     if beyond:
         capture, layer = min(beyond)
-        told = architecture.blocks if capture == "i" else architecture.repeats[capture]
+        told = {"i": architecture.blocks, **architecture.repeats}[capture]
         raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({told})")
     return matching
 

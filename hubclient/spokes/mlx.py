@@ -245,8 +245,8 @@ def _sidecars(model: Model, request: Request) -> tuple[dict[str, bytes], list[st
         return {}, losses
     tokens = huggingface.tokenizer_files(model)
     size = model.config.get("vocab_size")
-    if model.tokenizer is not None and isinstance(size, int):
-        located(model.opened, lambda: check_fits(model.tokenizer, size))
+    if (tokenizer := model.tokenizer) is not None and isinstance(size, int):
+        check_fits(tokenizer, size)
     return {**tokens, **model.files}, losses + ([] if tokens else ["tokenizer: the source has none"])
 
 

@@ -86,7 +86,9 @@ def _check_config(model: Model) -> None:
     if lacking:
         fault = "lacks" if "preprocessor" in model.config else "is missing; it should have"
         told = f"preprocessor_config.json {fault} {' and '.join(lacking)}, without which no image can be prepared"
-        raise DamagedInput(f"{path}: {told}", hint="copy it from the model's repository; --only text converts the text part alone")
+        raise DamagedInput(
+            f"{path}: {told}", hint="copy it from the model's repository; --only text converts the text part alone"
+        )
 
 
 def _rows(model: Model) -> dict[str, Array]:
@@ -102,7 +104,9 @@ def _row(model: Model, embedding: str, token: str) -> Array:
         raise DamagedInput(f"{path}: its tokenizer has no token {token}, whose embedding belongs into the projector")
     array = model.tensors.get(embedding)
     if array is None or len(array.shape) != 2 or index >= array.shape[0]:
-        raise UnmappedTensor(f"{path}: {embedding} has no row for the token {token}, which belongs into the projector", [embedding])
+        raise UnmappedTensor(
+            f"{path}: {embedding} has no row for the token {token}, which belongs into the projector", [embedding]
+        )
     return reshaped(Slice(array, index, (1, array.shape[1])), (array.shape[1],))
 
 
@@ -115,7 +119,9 @@ def is_one(opened: OpenedCheckpoint) -> bool:
 def joined(text: OpenedCheckpoint, vision: OpenedCheckpoint) -> OpenedCheckpoint:
     """The two files of a model as one checkpoint. UsageError if they are not one of each kind."""
     if text.format != "gguf":
-        raise UsageError(f"{text.path}: is of the format {text.format}, which has no projectors of their own; --projector is for GGUF")
+        raise UsageError(
+            f"{text.path}: is of the format {text.format}, which has no projectors of their own; --projector is for GGUF"
+        )
     refuse_alone(text)
     if not is_one(vision):
         raise UsageError(f"{vision.path}: is no projector (general.type is not {SPACE}), so it cannot follow --projector")

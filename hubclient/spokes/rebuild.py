@@ -56,6 +56,12 @@ def told(architecture: Architecture, metadata: Mapping[str, Value]) -> dict[str,
     return {key: value for key, value in config.items() if value is not None}
 
 
+def stated_ids(changes: Mapping[str, Any]) -> dict[str, int]:
+    """Ids of tokens that a carried config says otherwise than the tokenizer's keys; sizes may depend on them."""
+    kept = changes.get("set", {})
+    return {pair.hf: kept[pair.hf] for pair in _TOKEN_IDS if isinstance(pair, Pair) and type(kept.get(pair.hf)) is int}
+
+
 def rebuild(
     architecture: Architecture,
     hf_class: str,
@@ -77,8 +83,8 @@ def rebuild(
         whole["label2id"] = {label: int(index) for index, label in whole["id2label"].items()}
     said = spell(whole)
     if architecture.nested:
-        own = {key: said.pop(key) for key in ("vision_config", *architecture.outer) if key in said}
-        both = {key: said[key] for key in ("tie_word_embeddings", "torch_dtype") if key in said}
+        own: dict[str, Any] = {key: said.pop(key) for key in ("vision_config", *architecture.outer) if key in said}
+        both: dict[str, Any] = {key: said[key] for key in ("tie_word_embeddings", "torch_dtype") if key in said}
         said = {"text_config": {"model_type": architecture.nested, **said}, **own, **both}
     return {"architectures": [hf_class], "model_type": architecture.model_type, **said}
 

@@ -79,8 +79,9 @@ class Scales:
         return item
 
     def _ignores(self, name: str) -> bool:
-        ends = [at for at, letter in enumerate(name) if letter == "."]
-        return any(name[:end] in self.ignored for end in ends) or name in self.ignored
+        while name and name not in self.ignored:  # a tensor, its module, and whatever that is part of
+            name = name.rpartition(".")[0]
+        return bool(name)
 
     def _numbers(self, scales: Leaf) -> Leaf:
         encoding = scales.ref.encoding

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.errors import HubclientError
+from hubclient.errors import HubclientError, UsageError
+from hubclient.plugins.manage import known
 from hubclient.testing import arrays, configs, conversions, hostile, names, placing, published
 from hubclient.testing.bench import Bench, Fault, Subject
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
+    from hubclient.plugins import Host
 
 # Takes the subject and a folder of its own; raises Fault.
 Work = Callable[[Subject, Path], None]
@@ -124,6 +126,18 @@ def run_all(all_cases: Iterable[Case]) -> Iterator[Outcome]:
                 yield Outcome(case, str(fault))
             else:
                 yield Outcome(case, None)
+
+
+def run_installed(host: Host, name: str) -> tuple[Outcome, ...]:
+    """Every check of what the installed plugin called `name` declares.
+
+    UsageError if there is no such plugin or it declares no architectures, PluginError if it cannot be used.
+    """
+    known(host, name)
+    architectures = host.architectures_of(name)
+    if not architectures:
+        raise UsageError(f"the plugin {name} declares no architectures, which are what can be tested, or is disabled")
+    return tuple(run_all(cases(architectures)))
 
 
 def _of(subject: Subject, models: Sequence[Path]) -> Iterator[Case]:

@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Published:
         content: dict[str, Any] = self.table["config"]
         return content
 
-    @property
+    @cached_property
     def shapes(self) -> Shapes:
         """Every tensor's shape, by name."""
         repeated = {
@@ -61,7 +62,7 @@ class Published:
         """The kinds of blocks."""
         return self.table.get("blocks") or [self.table["block"]]
 
-    @property
+    @cached_property
     def read(self) -> Shapes:
         """The shapes as the format presents them: blocks of MXFP4 and their scales are one tensor."""
         found = {}
@@ -77,20 +78,20 @@ class Published:
         own = (dtype for end, dtype in self.table.get("dtypes", {}).items() if name.endswith(end))
         return str(next(own, self.table["dtype"]))
 
-    @property
+    @cached_property
     def dropped(self) -> set[str]:
         """Tensors that can be recomputed."""
         return {
             name.replace("{i}", str(layer)) for name in self.table.get("dropped", ()) for layer in range(self.blocks[0]["count"])
         }
 
-    @property
+    @cached_property
     def omitted(self) -> set[str]:
         """Full names of tensors that GGUF has no place for, some of them whole blocks."""
         begin = tuple(self.table.get("omitted_blocks", ()))
         return {*self.table.get("omitted", ()), *(name for name in self.shapes if begin and name.startswith(begin))}
 
-    @property
+    @cached_property
     def losses(self) -> set[str]:
         """What GGUF cannot say of the config."""
         return set(self.table.get("losses", ()))

@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubclient.architectures import Architecture, Fixed, Pair, by_value, code, f32, labels, product, ratio, text, u32
+from hubclient.architectures import (
+    Architecture,
+    Fixed,
+    Multiple,
+    Pair,
+    by_value,
+    code,
+    f32,
+    labels,
+    product,
+    ratio,
+    rounded_up,
+    text,
+    u32,
+)
 from hubclient.architectures.config import difference, normalise, restore, spell
 from hubclient.architectures.expressions import evaluate, lookup
 from hubclient.architectures.pairs import backward, forward, shortest_float32
@@ -339,3 +353,60 @@ def test_a_value_that_readers_assume_is_not_written():
     assert forward((pair,), {"theta": 10000}, "m") == {}
     assert forward((pair,), {"theta": 5e5}, "m") == {"m.rope.freq_base": ("f32", 5e5)}
     assert backward((pair,), {"m.rope.freq_base": 5e5}, "m") == {"theta": 5e5}
+
+
+SETS = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 8.0}, "rope_local_base_freq": 1e4},
+        {"rope_parameters": SETS},
+        {"rope_parameters": {"full_attention": {**SETS["full_attention"]}}},
+    ],
+    ids=["default", "older", "newer", "one"],
+)
+def test_rope_sets_of_two_kinds_of_blocks_are_one_spelling(raw: dict[str, Any]):
+    config = normalise(raw, {"rope_theta": 1e6, "rope_local_base_freq": 1e4})
+    assert config["rope_parameters"] == SETS
+    assert spell(config).items() >= {"rope_theta": 5e5, "rope_local_base_freq": 1e4}.items()
+    assert normalise(spell(config), {})["rope_parameters"] == SETS
+
+
+def test_sets_of_families_that_knew_no_other_spelling_stay_sets():
+    assert spell(normalise({"rope_parameters": SETS}, {})) == {"rope_parameters": SETS}
+
+
+def test_auto_is_what_follows_from_other_keys():
+    defaults = {"rank": rounded_up("size", 16)}
+    assert [normalise({"size": 100, **raw}, defaults)["rank"] for raw in ({}, {"rank": "auto"}, {"rank": 5})] == [7, 7, 5]
+
+
+def test_a_number_may_stand_for_null():
+    pair = u32("sliding_window", "window", null=0)
+    assert [forward((pair,), raw, "m")["m.window"][1] for raw in ({}, {"sliding_window": None}, {"sliding_window": 7})] == [
+        0,
+        0,
+        7,
+    ]
+    assert [backward((pair,), {"m.window": stored}, "m") for stored in (0, 7)] == [{}, {"sliding_window": 7}]
+
+
+def test_a_factor_is_stored_as_the_size_that_it_makes():
+    pair = Multiple("expand", "size", "inner")
+    assert forward((pair,), {"expand": 2, "size": 64}, "m") == {"m.inner": ("u32", 128)}
+    assert pair.backward({"m.inner": 192}, "m", {"size": 64}) == {"expand": 3}
+    with pytest.raises(DamagedInput, match="no multiple of 64"):
+        pair.backward({"m.inner": 100}, "m", {"size": 64})
+
+
+def test_a_value_that_another_architecture_would_have_is_refused():
+    pair = Fixed("flag", "bool", value=False, only=True)
+    assert backward((pair,), {"m.flag": False}, "m") == backward((pair,), {}, "m") == {}
+    with pytest.raises(DamagedInput, match="flag is True where m models have False"):
+        backward((pair,), {"m.flag": True}, "m")

@@ -27,6 +27,7 @@ SIZES: dict[str, dict[str, Any]] = {  # what no config.json leaves out
         family: {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 200}
         for family in (
             "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "jamba", "bert", "stablelm", "olmo2", "starcoder2", "gpt_neox",
+            "qwen2_vl_text",
         )
     },
 }  # fmt: skip
@@ -43,6 +44,7 @@ MORE: list[dict[str, Any]] = [
 # what Transformers does by default and GGUF cannot say
 OTHERWISE = {
     "mistral": ["sliding_window"],  # llama.cpp runs it as Llama
+    "mistral3": ["sliding_window"],
     "qwen3_moe": ["norm_topk_prob"],  # False by default, though no published model has that
     "t5": ["scale_decoder_outputs"],
     "umt5": ["tie_word_embeddings"],
@@ -50,10 +52,18 @@ OTHERWISE = {
 
 
 TOO_MUCH = {
-    *((name, "num_key_value_heads") for name in ("gemma", "gemma3", "jamba")),
-    *((name, "rope_theta", "rope_scaling") for name in ("gemma3", "phi3")),
+    *((name, "num_key_value_heads") for name in ("gemma", "gemma3", "gemma3_vision", "jamba")),
+    *((name, "rope_theta", "rope_scaling") for name in ("gemma3", "gemma3_vision", "phi3")),
     ("mamba2", "head_dim"),
 }
+
+
+def left_out(architecture: Architecture, **keys: Any) -> dict[str, Any]:
+    """A config.json that says nothing but these keys, in the object where the family has them."""
+    if not architecture.nested:
+        return {"model_type": architecture.model_type, **keys}
+    inner = {"text_config": {"model_type": architecture.nested, **keys}, "vision_config": {}}
+    return {"model_type": architecture.model_type, **inner}
 
 
 def of_transformers(raw: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +104,7 @@ def test_a_config_that_leaves_the_rest_out_gives_the_metadata_of_the_full_one(
 
     if (architecture.name, *more) in TOO_MUCH and more != {"num_key_value_heads": 2}:
         pytest.skip("Transformers 5 refuses it, or misreads the older spelling")
-    raw = {"model_type": architecture.model_type, **sizes.get(architecture.model_type, {}), **more}
+    raw = left_out(architecture, **sizes.get(architecture.nested or architecture.model_type, {}), **more)
     try:
         full = of_transformers(raw)
     except (StrictDataclassError, AttributeError) as error:
@@ -104,7 +114,7 @@ def test_a_config_that_leaves_the_rest_out_gives_the_metadata_of_the_full_one(
 
 @pytest.mark.parametrize("architecture", EVERY, ids=lambda item: item.name)
 def test_every_default_is_that_of_transformers(architecture: Architecture):
-    full = normalise(of_transformers({"model_type": architecture.model_type}), {}, architecture.aliases)
+    full = normalise(of_transformers(left_out(architecture)), {}, architecture.aliases)
     own = normalise({}, architecture.defaults)
     for key, default in architecture.defaults.items():
         if key in ("rope_theta", "rope_local_base_freq", "sliding_window_pattern"):
@@ -124,7 +134,9 @@ def test_every_default_is_that_of_transformers(architecture: Architecture):
 def test_what_readers_of_gguf_assume_is_what_transformers_does_by_default(architecture: Architecture):
     from hubclient.spokes.rebuild import assumption_losses
 
-    losses = assumption_losses(architecture.assumed, normalise({"model_type": architecture.model_type}, architecture.defaults))
+    raw = left_out(architecture)
+    losses = assumption_losses(architecture.assumed, normalise(raw, architecture.defaults))
     assert [loss.split()[1] for loss in losses] == OTHERWISE.get(architecture.name, [])
-    full = normalise(of_transformers({"model_type": architecture.model_type}), architecture.defaults, architecture.aliases)
+    full = normalise(of_transformers(raw), architecture.defaults, architecture.aliases)
     assert assumption_losses(architecture.assumed, full) == losses
+    assert assumption_losses(architecture.projector_assumed, full) == []

@@ -21,6 +21,7 @@ from hubclient import Checkpoint
 from hubclient.architectures.config import normalise
 from hubclient.architectures.pairs import shortest_float32
 from hubclient.formats.gguf import FORMAT
+from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Inline
 from hubclient.plan import OutputPlan
 from hubclient.testing.published import Extra, Published, load
@@ -38,10 +39,7 @@ def write(model: Published, folder: Path, *, extra: Extra | None = None) -> Path
     """The repository's folder, sparse, with a golden's tokenizer of its kind."""
     known = (DATA / place / model.table["tokenizer"] for place in ("golden/checkpoints", "tokenizers"))
     tokenizer = next(path for path in known if path.is_dir())
-    others = ("config.json", "generation_config.json", "golden.json")
-    files = {
-        path.name: path.read_bytes() for path in tokenizer.iterdir() if path.name not in others and path.suffix != ".safetensors"
-    }
+    files = {path.name: path.read_bytes() for path in tokenizer.iterdir() if is_tokenizer_file(path.name)}
     return model.write(folder, files, extra)
 
 
@@ -92,7 +90,7 @@ def sizes(model: Published) -> tuple[int, int, int]:
     left_out = model.dropped | {name.replace(".weight", ".gamma") for name in model.omitted} | model.omitted
     left_out |= {name.replace(".bias", ".beta") for name in model.omitted}
     unread = model.table.get("unread", {})  # first rows that GGUF does not keep
-    shapes = {name: (shape[0] - unread.get(name, 0), *shape[1:]) for name, shape in model.read.items()}
+    shapes = {name: (shape[0] - unread.get(name, 0), *shape[1:]) for name, shape in model.read.items() if shape}
     kept = {name: math.prod(shape) for name, shape in shapes.items() if name not in left_out}
     blocks = sum(size for name, size in kept.items() if name.endswith("_blocks"))
     floats = sum(size for name, size in kept.items() if len(model.shapes[name]) == 1 or name.endswith(FLOATS))
@@ -101,7 +99,8 @@ def sizes(model: Published) -> tuple[int, int, int]:
 
 def short_rows(model: Published) -> int:
     """Elements of matrices whose rows blocks of 32 cannot divide, so that they are F16 in a quantised file."""
-    return sum(math.prod(shape) for name, shape in model.read.items() if len(shape) == 2 and shape[1] % 32 and "norm" not in name)
+    short = {name: shape for name, shape in model.read.items() if len(shape) == 2 and shape[1] % 32 and name not in model.dropped}
+    return sum(math.prod(shape) for name, shape in short.items() if "norm" not in name and not name.endswith(FLOATS))
 
 
 def canonical(model: Published) -> set[str]:

@@ -38,6 +38,9 @@ def made(golden: Golden, variant: str) -> bool:
 ALL = [golden for golden in goldens() if known(golden)]
 EACH = pytest.mark.parametrize("golden", ALL, ids=lambda golden: golden.name)
 WHOLE = pytest.mark.parametrize("golden", [golden for golden in ALL if whole(golden)], ids=lambda golden: golden.name)
+KEPT = pytest.mark.parametrize(
+    "golden", [golden for golden in ALL if whole(golden) and not golden.unpacked], ids=lambda golden: golden.name
+)
 LLAMA = Golden("llama")
 
 
@@ -195,7 +198,7 @@ def test_parts_alone(tmp_path: Path):
 # The way back
 
 
-@WHOLE
+@KEPT
 def test_a_folder_comes_back_as_it_was(golden: Golden, workshop: Workshop):
     folder = workshop.mlx(golden, "fp")
     assert Checkpoint.from_pretrained(folder).format == "mlx"

@@ -12,12 +12,13 @@ pytestmark = pytest.mark.mlx
 STEPS = 8
 # mlx-lm's own conversion leaves rope in Transformers 5's spelling, which its Llama does not read; ours says it in both.
 BETTER = ("llama_newstyle_config",)
-EACH = [
-    pytest.param(golden, variant, id=f"{golden.name}-{variant}")
+CONVERTED = [
+    (golden, variant)
     for golden in goldens()
     for variant in VARIANTS
     if "tensors" in golden.record.get("mlx", {}).get(variant, {})
 ]
+EACH = [pytest.param(golden, variant, id=f"{golden.name}-{variant}") for golden, variant in CONVERTED]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_it_says_the_same_as_from_its_own_conversion(golden: Golden, variant: st
 
 @pytest.mark.parametrize(
     "golden",
-    [param.values[0] for param in EACH if param.values[1] == "fp" and param.values[0].record["summary"]["transformers_logits"]],
+    [golden for golden, variant in CONVERTED if variant == "fp" and golden.record["summary"]["transformers_logits"]],
     ids=lambda golden: golden.name,
 )
 def test_it_computes_what_transformers_computes(golden: Golden, workshop: Workshop):

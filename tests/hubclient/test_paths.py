@@ -15,7 +15,7 @@ from hubclient.plugins import get_host
 TYPE = {"gguf": "f32", "mlx": "auto", "safetensors": "auto"}
 PATHS = (("mlx",), ("gguf", "mlx"), ("mlx", "gguf"), ("gguf", "gguf"), ("mlx", "mlx"))
 # Vision towers have no place in MLX folders, as mlx-lm has none for them; that is a listed loss and not asked for here.
-ALL = [golden for golden in goldens() if "vision_config" not in golden.config]
+ALL = [golden for golden in goldens() if "vision_config" not in golden.config and not golden.unpacked]
 
 
 def takes(golden: Golden, space: str) -> bool:

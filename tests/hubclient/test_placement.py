@@ -7,6 +7,7 @@ from pathlib import Path
 
 import checkpoints
 import pytest
+from golden import FOLDER
 from hypothesis import given
 from hypothesis import strategies as st
 from running import command, counting_reads
@@ -136,3 +137,18 @@ def test_the_command_gives_accelerates_device_map(sources: dict[str, Path], tmp_
     assert told["devices"]["cuda:0"]["size"] == 102_400 >= told["devices"]["cuda:0"]["used"]
     shown = command("place", sources["gpt2"], "--device", "cuda:0=100KiB", "--device", "cpu=1GB", cwd=tmp_path)
     assert shown.returncode == 0 and "transformer.h.1" in shown.stdout
+
+
+@pytest.mark.parametrize("name", ["jamba", "mamba", "gemma3"])
+def test_what_a_block_keeps_depends_on_its_kind(name: str) -> None:
+    if not (FOLDER / "checkpoints" / name).is_dir():
+        pytest.skip("no golden of this kind here")
+    blocks = [m.cache for m in place(FOLDER / "checkpoints" / name, {"cpu": 1 << 40}, context=100).modules if "layers." in m.name]
+    keys_and_values = 100 * 2 * 2 * 16 * 2  # tokens, keys and values, heads, their size, bytes
+    windowed = 8 * 2 * 2 * 32 * 2
+    expected = {
+        "jamba": [4 * 128 * (16 + 4), keys_and_values, *[4 * 128 * (16 + 4)] * 2],
+        "mamba": [4 * 128 * (16 + 4)] * 2,
+        "gemma3": [*[windowed] * 5, 100 * 2 * 2 * 32 * 2, windowed],
+    }
+    assert blocks == expected[name]

@@ -149,7 +149,9 @@ def test_mlx_has_no_place_for_vision_and_says_so(golden: Golden, tmp_path: Path)
     checkpoint = Checkpoint.from_pretrained(golden.checkpoint)
     plan = checkpoint.plan(tmp_path / "mlx", format="mlx")
     vision = {name for name in checkpoint.model.tensors if "vis" in name or "multi_modal" in name}
-    assert {loss for loss in plan.losses if loss.startswith("tensor ")} == {f"tensor {name} has no place in MLX" for name in vision}
+    assert {loss for loss in plan.losses if loss.startswith("tensor ")} == {
+        f"tensor {name} has no place in MLX" for name in vision
+    }
     (folder,) = checkpoint.save_pretrained(tmp_path / "mlx", format="mlx")
     assert "vision_config" not in json.loads((folder / "config.json").read_text())
     assert Checkpoint.from_pretrained(folder).plan(tmp_path / "back").losses == ("the vision part, which mlx-lm leaves out",)
@@ -241,7 +243,9 @@ def test_vision_config_is_missing(failing: Failing, tmp_path: Path):
     refused(failing, changed(GOLDEN, tmp_path / "a", vision_config=None), 4, "config.json", "no vision_config")
 
 
-@pytest.mark.parametrize(("key", "value"), [("hidden_size", 128), ("num_hidden_layers", 2), ("patch_size", 7), ("patch_size", "x")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("hidden_size", 128), ("num_hidden_layers", 2), ("patch_size", 7), ("patch_size", "x")]
+)
 def test_vision_config_contradicts_the_tensors(key: str, value: Any, failing: Failing, tmp_path: Path):
     sizes = {**GOLDEN.config["vision_config"], key: value}
     refused(failing, changed(GOLDEN, tmp_path / "a", vision_config=sizes), 4, "vision_")
@@ -255,7 +259,9 @@ def test_how_images_are_prepared_is_not_said(failing: Failing, tmp_path: Path):
     assert written.exists()
 
 
-@pytest.mark.parametrize(("content", "needle"), [('{"image_std": [1, 1, 1]}', "image_mean"), ('{"image_mean": 1}', "image_"), ("[", "")])
+@pytest.mark.parametrize(
+    ("content", "needle"), [('{"image_std": [1, 1, 1]}', "image_mean"), ('{"image_mean": 1}', "image_"), ("[", "")]
+)
 def test_how_images_are_prepared_is_not_said_in_full(content: str, needle: str, failing: Failing, tmp_path: Path):
     folder = copy(GOLDEN.checkpoint, tmp_path / "a")
     (folder / "preprocessor_config.json").write_text(content)

@@ -93,7 +93,9 @@ def test_both_files_hold_every_element_once(name: str, kind: str, disk: Path):
     assert len({step.name for step in steps}) == len(steps)
     kept = sum(math.prod(shape) for key, shape in shapes(name).items() if key not in omitted)
     assert sum(math.prod(step.array.shape) for step in steps) == kept + ROW.get(name, 0)
-    assert {key for key in shapes(name) if key not in omitted} == {leaf.ref.name for step in steps for leaf in step.array.leaves()}
+    assert {key for key in shapes(name) if key not in omitted} == {
+        leaf.ref.name for step in steps for leaf in step.array.leaves()
+    }
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["our-keys", "foreign"])
@@ -129,5 +131,7 @@ def test_the_way_back_gives_the_published_names_shapes_and_config(name: str, our
 def test_mlx_leaves_the_tower_out_and_says_so(name: str, disk: Path):
     (output,) = Checkpoint.from_pretrained(folder(name, disk)).plan(disk / f"{name}-mlx", format="mlx").outputs
     vision = {key for key in shapes(name) if key.startswith(("vision_tower.", "visual.", "multi_modal_projector."))}
-    assert {loss for loss in output.losses if loss.startswith("tensor ")} == {f"tensor {key} has no place in MLX" for key in vision}
+    assert {loss for loss in output.losses if loss.startswith("tensor ")} == {
+        f"tensor {key} has no place in MLX" for key in vision
+    }
     assert len(output.steps) >= len(shapes(name)) - len(vision)

@@ -120,5 +120,5 @@ def test_what_the_reference_leaves_out_is_what_llama_cpp_asks_for(golden: Golden
     """Without the row of [IMG_BREAK] llama.cpp does not load the file; its own converter forgets it (issue 24235)."""
     text, without = workshop.gguf(golden, "f32"), tmp_path / "mmproj.gguf"
     without.write_bytes(workshop.projector(text).read_bytes().replace(b"img_break", b"forgotten"))
-    with pytest.raises(AssertionError, match="llama.cpp refuses"):
+    with pytest.raises(AssertionError, match=r"llama\.cpp refuses"):
         image_vectors(text, without, picture(golden))

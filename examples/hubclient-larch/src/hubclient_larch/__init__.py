@@ -20,6 +20,8 @@ BLOCK = {
     "mlp.down.weight": "ffn_down.weight",
 }
 
+GGUF = Layout.of(ENDS, block("trunk.blocks.{i}", "blk.{i}", BLOCK))
+
 LARCH = Architecture(
     name="larch",
     hf=("LarchForCausalLM",),
@@ -38,7 +40,13 @@ LARCH = Architecture(
         f32("rotary_base", "rope.freq_base"),
     ),
     defaults={"norm_eps": 1e-6, "rotary_base": 10000.0, "tie_word_embeddings": False},
-    layouts={"gguf": Layout.of(ENDS, block("trunk.blocks.{i}", "blk.{i}", BLOCK))},
+    layouts={"gguf": GGUF, "mlx": GGUF.following()},
+    shapes={
+        "trunk.embed.weight": ("vocab_size", "d_model"),
+        "lm_head.weight": ("vocab_size", "d_model"),
+        "trunk.blocks.{i}.attn.out.weight": ("d_model", Q),
+        "trunk.blocks.{i}.mlp.down.weight": ("d_model", "d_ff"),
+    },
     implied={"tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("trunk.embed.weight")},
     placement=Placement(
         "trunk.blocks.{i}", ("trunk.embed",), ("trunk.norm", "lm_head"), {"lm_head": "trunk.embed"}, kv_elements=product(2, KV)
