@@ -256,5 +256,5 @@ class Architecture:
 
 def _behind(begin: str, fact: Fact) -> Fact:
     """A fact about a tensor of that name in a larger model."""
-    named = present | absent | rows_of | columns_of | rows_per_column | given
+    named = present | absent | rows_of | columns_of | rows_per_column | given | period_of | offset_of
     return replace(fact, name=begin + fact.name) if isinstance(fact, named) else fact

@@ -13,6 +13,7 @@ from hubclient.architectures import (
     every,
     f32,
     offset_of,
+    optional,
     others,
     period_of,
     product,
@@ -23,9 +24,14 @@ from hubclient.architectures import (
     total,
     u32,
 )
-from hubclient.architectures.decoder import ATTENTION, ENDS, FIRST, MLP, SHAPES
+from hubclient.architectures.decoder import ATTENTION, FIRST, MLP, SHAPES
 from hubclient.architectures.mamba import CHANNELS_LAST, MIXER
 
+ENDS = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.final_layernorm.weight": "output_norm.weight",
+    **optional({"lm_head.weight": "output.weight"}),
+}
 NORMS = {"input_layernorm.weight": "attn_norm.weight", "pre_ff_layernorm.weight": "ffn_norm.weight"}
 MAMBA = {
     **{f"mamba.{name}": to for name, to in MIXER.items()},
@@ -47,7 +53,7 @@ SWITCHED = {
 }
 BLOCK, ROUTER = "model.layers.{i}", "model.layers.{i}.feed_forward.router.weight"
 GGUF = Layout.of(
-    {name.replace("model.norm", "model.final_layernorm"): to for name, to in ENDS.items()},
+    ENDS,
     block(BLOCK, "blk.{i}", NORMS, either(ATTENTION, MAMBA), either(DENSE, EXPERTS)),
 )
 INNER, ATTENDING = product("mamba_expand", "hidden_size"), every("attn_layer_period", "attn_layer_offset")

@@ -1,7 +1,11 @@
 """Mamba: a state space in every block, no attention. Source: Transformers `modeling_mamba`, llama.cpp `models/mamba.cpp`."""
 
+from collections.abc import Mapping
+
 from hubclient.architectures import (
     Architecture,
+    Expr,
+    Fact,
     Fixed,
     Layout,
     Placement,
@@ -49,7 +53,7 @@ UNUSED = (
     Fixed("feed_forward_length", "u32", 0),
     Fixed("attention.head_count", "u32", 0),
 )
-SIZES = {
+SIZES: Mapping[str, Fact] = {
     "tie_word_embeddings": absent("lm_head.weight"),
     "vocab_size": rows_of("backbone.embeddings.weight"),
     "hidden_size": columns_of("backbone.embeddings.weight"),
@@ -58,7 +62,7 @@ SIZES = {
     "use_conv_bias": present("backbone.layers.0.mixer.conv1d.bias"),
 }
 INNER = "intermediate_size"
-SHAPES = {
+SHAPES: Mapping[str, tuple[Expr, ...]] = {
     "backbone.embeddings.weight": ("vocab_size", "hidden_size"),
     "lm_head.weight": ("vocab_size", "hidden_size"),
     "backbone.norm_f.weight": ("hidden_size",),

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import against_copy, convert, machine, memory, open_vocabulary, plan, startup
+from benchmarks import against_copy, convert, machine, memory, mlx, open_vocabulary, plan, quantised, startup
 from benchmarks.figures import Figure, markdown
 from benchmarks.runs import ROOT
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Figure]]] = {
     "convert": convert.measure,
+    "mlx": mlx.measure,
+    "quantised": quantised.measure,
     "against_copy": against_copy.measure,
     "memory": memory.measure,
     "open_vocabulary": open_vocabulary.measure,

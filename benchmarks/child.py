@@ -1,9 +1,9 @@
 """Run one command and say how long it took and how much memory it had resident at most.
 
-    python benchmarks/child.py [--sync FILE] -- COMMAND...
+    python benchmarks/child.py [--sync PATH] -- COMMAND...
 
-Prints JSON: status, seconds, peak (bytes). With --sync the time includes bringing FILE to the disk, whether or not the
-command did so itself. A process of its own, because what Linux reports as a child's peak begins with the size of the
+Prints JSON: status, seconds, peak (bytes). With --sync the time includes bringing a file, or a folder's files, to the disk,
+whether or not the command did so itself. A process of its own, because what Linux reports as a child's peak begins with the size of the
 process that started it; this one stays at a few megabytes.
 """
 
@@ -20,9 +20,10 @@ def run(command: list[str], sync: str | None) -> dict[str, float]:
     pid = os.posix_spawnp(command[0], command, os.environ, file_actions=quiet)
     _, status, usage = os.wait4(pid, 0)
     if sync is not None and status == 0:
-        descriptor = os.open(sync, os.O_RDWR)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        for path in [os.path.join(sync, name) for name in os.listdir(sync)] if os.path.isdir(sync) else [sync]:
+            descriptor = os.open(path, os.O_RDWR)
+            os.fsync(descriptor)
+            os.close(descriptor)
     seconds = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024
     return {"status": os.waitstatus_to_exitcode(status), "seconds": seconds, "peak": usage.ru_maxrss * unit}

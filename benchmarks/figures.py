@@ -41,7 +41,9 @@ class Figure:
         return cls(**{key: value for key, value in content.items() if key != "passed"})
 
 
-def ratio(name: str, over: str, under: str, runs: Mapping[str, Sequence[float]], target: float, *, at_least: bool) -> Figure:
+def ratio(
+    name: str, over: str, under: str, runs: Mapping[str, Sequence[float]], target: float | None, *, at_least: bool
+) -> Figure:
     """The median of one contestant's seconds over the median of another's."""
     value = statistics.median(runs[over]) / statistics.median(runs[under])
     return Figure(name, value, "x", target, at_least, runs)

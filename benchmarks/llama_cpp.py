@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tarfile
-import venv
 from pathlib import Path
+
+from benchmarks.peers import pip, python_of
 
 DISTRIBUTION = "llama-cpp-python==0.3.36"
 REQUIREMENTS = "torch==2.13.0 transformers==4.57.6 numpy~=2.2.6 sentencepiece protobuf safetensors pyyaml tqdm requests"
@@ -30,8 +30,7 @@ class LlamaCpp:
 
     def __init__(self, bench: Path) -> None:
         self._home = bench / "llama.cpp"
-        if not (self._home / "ready").exists():
-            self._install()
+        self._python = python_of(self._home, REQUIREMENTS, self._fetch)
         self._source = next((self._home / "source").glob("*/vendor/llama.cpp"))
 
     def convert(self, source: Path, out: Path, kind: str) -> list[str]:
@@ -45,20 +44,9 @@ class LlamaCpp:
         command = [self._python, "-c", _OPEN, str(path)]
         return float(subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
-    @property
-    def _python(self) -> str:
-        return str(self._home / "venv" / "bin" / "python")
-
-    def _install(self) -> None:
-        venv.create(self._home / "venv", with_pip=True, clear=True)
-        self._pip("install", "--quiet", *REQUIREMENTS.split())
-        self._pip("download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(self._home), DISTRIBUTION)
+    def _fetch(self, python: str) -> None:
+        pip(python, "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(self._home), DISTRIBUTION)
         (archive,) = self._home.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
             tar.extractall(self._home / "source", filter="data")
         archive.unlink()
-        (self._home / "ready").touch()
-
-    def _pip(self, *arguments: str) -> None:
-        print(f"pip {' '.join(arguments)}", file=sys.stderr)
-        subprocess.run([self._python, "-m", "pip", *arguments], check=True)

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,32 @@ def in_turns(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> dic
         for name, contestant in contestants.items():
             results[name].append(contestant())
     return results
+
+
+class Contest:
+    """Commands that make the same output, as contestants for `in_turns`; `peaks` collects their resident memory in MiB.
+
+    `start` makes every run begin alike and returns the output, which is brought to the disk within the time of those that are
+    `synced` (None: all).
+    """
+
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], start: Callable[[], Path], synced: Collection[str] | None = None
+    ) -> None:
+        self.peaks: dict[str, list[float]] = {name: [] for name in commands}
+        self.contestants = {name: partial(self._run, name, command) for name, command in commands.items()}
+        self._start, self._synced = start, commands if synced is None else synced
+
+    @staticmethod
+    def warm(command: Sequence[str]) -> None:
+        """Run something that compiles what the others need."""
+        measured(command)
+
+    def _run(self, name: str, command: Sequence[str]) -> float:
+        out = self._start()
+        run = measured(command, sync=out if name in self._synced else None)
+        self.peaks[name].append(run.peak / (1 << 20))
+        return run.seconds
 
 
 def fresh(out: Path, *sources: Path) -> Path:

@@ -36,7 +36,8 @@ def serve(golden: Golden, kind: str, workshop: Workshop, *, pooling: str | None 
 
     parameters = CommonParams()
     parameters.model.path = str(workshop.gguf(golden, kind))
-    parameters.n_ctx, parameters.warmup, parameters.verbosity = 512, False, -1
+    parameters.warmup, parameters.verbosity = False, -1
+    parameters.n_ctx = 256  # what all goldens were trained for; beyond it LongRoPE takes other factors
     if pooling is not None:
         parameters.embedding, parameters.embd_normalize = True, -1
         parameters.pooling_type = getattr(llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling}")
