@@ -40,7 +40,7 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
+class Times:
     """A number in the config, stored as f32 and `by` times as large."""
 
     hf: str

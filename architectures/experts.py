@@ -60,10 +60,10 @@ def interleaved(experts: str, feed: str, gate: str, up: str, down: str) -> dict[
     }
 
 
-def shapes(experts: str, module: str = "", wide: Expr = "") -> dict[str, tuple[Expr, ...]]:
-    """Sizes of router and experts; `wide` is the width of the experts in `module` that every token goes through."""
+def shapes(experts: str, module: str = "", wide: Expr = "", inner: Expr = "moe_intermediate_size") -> dict[str, tuple[Expr, ...]]:
+    """Sizes of router and experts of `inner` width; `wide` is that of the experts in `module` that every token goes through."""
     found: dict[str, tuple[Expr, ...]] = {"model.layers.{i}.mlp.gate.weight": (experts, "hidden_size")}
-    widths = {"experts.{e}": "moe_intermediate_size", **({module: wide} if module else {})}
+    widths = {"experts.{e}": inner, **({module: wide} if module else {})}
     for name, width in widths.items():
         found |= {f"model.layers.{{i}}.mlp.{name}.{part}_proj.weight": (width, "hidden_size") for part in PARTS[:2]}
         found[f"model.layers.{{i}}.mlp.{name}.down_proj.weight"] = ("hidden_size", width)

@@ -5,6 +5,7 @@ Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what i
 
 from hubclient.architectures import (
     Architecture,
+    Kinds,
     Layout,
     Placement,
     block,
@@ -30,6 +31,7 @@ NORMS = {
     "pre_feedforward_layernorm.weight": NORM >> "ffn_norm.weight",
     "post_feedforward_layernorm.weight": NORM >> "post_ffw_norm.weight",
 }
+PATTERN = "attention.sliding_window_pattern"
 GGUF = Layout.of(
     ENDS,
     block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, MLP),
@@ -47,6 +49,7 @@ GEMMA2 = Architecture(
         f32("attn_logit_softcapping", "attn_logit_softcapping"),
         f32("final_logit_softcapping", "final_logit_softcapping"),
         u32("sliding_window", "attention.sliding_window"),
+        Kinds("layer_types", PATTERN, "sliding_attention", "full_attention", assume=every(2), otherwise=every(2)),
     ),
     defaults={
         "vocab_size": 256000,

@@ -22,7 +22,7 @@ from hubclient.architectures import (
     u32,
 )
 from hubclient.architectures.decoder import ATTENTION, CONFIG, HEAD_DIM, INV_FREQ, MLP, SIZES
-from hubclient.architectures.gemma2 import ENDS, GEMMA2, NORM, NORMS
+from hubclient.architectures.gemma2 import ENDS, GEMMA2, NORM, NORMS, PATTERN
 
 QK_NORMS = {
     "self_attn.q_norm.weight": NORM >> "attn_q_norm.weight",
@@ -50,7 +50,7 @@ GEMMA3: Architecture = replace(
         u32("sliding_window", "attention.sliding_window"),
         Kinds(
             "layer_types",
-            "attention.sliding_window_pattern",
+            PATTERN,
             "sliding_attention",
             "full_attention",
             assume=others(every(6, -1)),

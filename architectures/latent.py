@@ -4,7 +4,7 @@ GGUF keeps the matrix that does it in two parts: for keys (transposed, so that i
 values. Source: Transformers `modeling_deepseek_v2`; llama.cpp `models/deepseek2.cpp`.
 """
 
-from hubclient.architectures.entries import Scaled, Sum
+from hubclient.architectures.entries import Sum, Times
 from hubclient.architectures.expressions import product, total
 from hubclient.architectures.pairs import Fixed, Following, Pairs, u32
 from hubclient.architectures.primitives import concat, reshape, transpose, ungroup
@@ -42,7 +42,7 @@ CONFIG: Pairs = (
     Following("kv_lora_rank", "attention.value_length"),
     Sum(NOPE, ROPE, "attention.key_length_mla"),
     u32(VALUE, "attention.value_length_mla"),
-    Scaled("rope_parameters.mscale_all_dim", "rope.scaling.yarn_log_multiplier", 0.1),
+    Times("rope_parameters.mscale_all_dim", "rope.scaling.yarn_log_multiplier", 0.1),
 )
 SHAPES = {
     f"model.layers.{{i}}.self_attn.{name}.weight": sizes

@@ -3,8 +3,10 @@
 Source: Transformers `modeling_mixtral`; llama.cpp `models/llama.cpp`.
 """
 
-from hubclient.architectures import Architecture, Layout, Placement, block, columns_of, present, product, stack
-from hubclient.architectures.decoder import BLOCK_SHAPES, ENDS, ENDS_SHAPES, FIRST, INV_FREQ, LAST, NORMS, ROPE_TYPES, TIED
+from dataclasses import replace
+
+from hubclient.architectures import Architecture, Layout, block, columns_of, present, product, stack
+from hubclient.architectures.decoder import ENDS, INV_FREQ, NORMS, ROPE_TYPES, SHAPES, TIED
 from hubclient.architectures.experts import counts
 from hubclient.architectures.llama import ATTENTION, LLAMA
 
@@ -44,8 +46,7 @@ MIXTRAL = Architecture(
     },
     implied={**TIED, "intermediate_size": columns_of("model.layers.0.block_sparse_moe.experts.0.w2.weight")},
     shapes={
-        **ENDS_SHAPES,
-        **BLOCK_SHAPES,
+        **SHAPES,
         f"{MOE}.gate.weight": ("num_local_experts", "hidden_size"),
         f"{MOE}.experts.{{e}}.w1.weight": ("intermediate_size", "hidden_size"),
         f"{MOE}.experts.{{e}}.w2.weight": ("hidden_size", "intermediate_size"),
@@ -54,14 +55,7 @@ MIXTRAL = Architecture(
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("silu", None), "sliding_window": (None,)},
     when=present("model.layers.0.block_sparse_moe.gate.weight"),
     tokenizer=LLAMA.tokenizer,
-    placement=Placement(
-        "model.layers.{i}",
-        FIRST,
-        LAST,
-        {"lm_head": "model.embed_tokens"},
-        LLAMA.placement.kv_elements,
-        experts=("block_sparse_moe.experts",),
-    ),
+    placement=replace(LLAMA.placement, experts=("block_sparse_moe.experts",)),
 )
 
 ARCHITECTURES = (MIXTRAL,)

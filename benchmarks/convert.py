@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.checkpoints import ensure
 from benchmarks.figures import Figure, ratio
 from benchmarks.llama_cpp import LlamaCpp
-from benchmarks.runs import fresh, hubclient, in_turns, measured
+from benchmarks.runs import Contest, fresh, hubclient, in_turns, measured
 
 TIMES_FASTER = 4.0
 TYPES = ("bf16", "f16", "q8_0")
@@ -24,16 +24,14 @@ def measure(bench: Path, rounds: int) -> list[Figure]:
 
 def _type(kind: str, bench: Path, rounds: int, peer: LlamaCpp) -> Figure:
     source, small, out = ensure("tinyllama", bench), ensure("small", bench), bench / "out" / f"{kind}.gguf"
-
-    def ours(model: Path) -> float:
-        fresh(out, model)
-        return measured(hubclient("convert", model, out, "--to", "gguf", "--type", kind), sync=out).seconds
-
-    def theirs() -> float:
-        fresh(out, source)
-        return measured(peer.convert(source, out, kind), sync=out).seconds
-
-    ours(small)
-    runs = in_turns(rounds, {"llama.cpp": theirs, "hubclient": lambda: ours(source)})
+    contest = Contest(
+        {
+            "llama.cpp": peer.convert(source, out, kind),
+            "hubclient": hubclient("convert", source, out, "--to", "gguf", "--type", kind),
+        },
+        lambda: fresh(out, source),
+    )
+    measured(hubclient("convert", small, fresh(out, small), "--to", "gguf", "--type", kind))
+    runs = in_turns(rounds, contest.contestants)
     out.unlink()
     return ratio(f"convert 1.1 B to {kind}, llama.cpp / hubclient", "llama.cpp", "hubclient", runs, TIMES_FASTER, at_least=True)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 _BLOCK = 128
-_SCALED = tuple(f"{name}_proj.weight" for name in ("q_a", "q_b", "kv_b", "o", "gate", "up", "down")) + ("_mqa.weight",)
+_SCALED = tuple(
+    f"{name}.weight" for name in ("_mqa", "q_a_proj", "q_b_proj", "kv_b_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+)
 _ATTENTION_NORMS = ("input_layernorm", "post_attention_layernorm")
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.checkpoints import ensure
 from benchmarks.figures import Figure, ratio
 from benchmarks.peers import MLX, peer
-from benchmarks.runs import Contest, fresh, hubclient, in_turns
+from benchmarks.runs import Contest, fresh, hubclient, in_turns, measured
 
 TIMES_FASTER = 3.0
 TYPES = {"4bit": "4-bit", "auto": "bf16"}
@@ -33,7 +33,7 @@ def _type(kind: str, bench: Path, rounds: int, python: str) -> list[Figure]:
         },
         lambda: fresh(out, source),
     )
-    contest.warm(hubclient("convert", small, fresh(out, small), "--to", "mlx", "--type", kind))
+    measured(hubclient("convert", small, fresh(out, small), "--to", "mlx", "--type", kind))
     runs = in_turns(rounds, contest.contestants)
     fresh(out)
     what = f"1.1 B to MLX {TYPES[kind]}"

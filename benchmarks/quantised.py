@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.checkpoints import ensure
 from benchmarks.figures import Figure, ratio
 from benchmarks.peers import GGML, TRANSFORMERS, peer
-from benchmarks.runs import Contest, fresh, hubclient, in_turns
+from benchmarks.runs import Contest, fresh, hubclient, in_turns, measured
 
 if TYPE_CHECKING:
     from hubclient.formats.model import Encoding, TensorRef
@@ -36,7 +36,7 @@ def measure(bench: Path, rounds: int) -> list[Figure]:
         lambda: fresh(out, file),
         synced={"hubclient"},
     )
-    contest.warm(hubclient("convert", small, fresh(out, small), "--to", "safetensors", "--type", "bf16"))
+    measured(hubclient("convert", small, fresh(out, small), "--to", "safetensors", "--type", "bf16"))
     runs = in_turns(rounds, contest.contestants)
     fresh(out)
     what = "1.1 B of Q4_K_M to bf16 safetensors"

@@ -71,11 +71,6 @@ class Contest:
         self.contestants = {name: partial(self._run, name, command) for name, command in commands.items()}
         self._start, self._synced = start, commands if synced is None else synced
 
-    @staticmethod
-    def warm(command: Sequence[str]) -> None:
-        """Run something that compiles what the others need."""
-        measured(command)
-
     def _run(self, name: str, command: Sequence[str]) -> float:
         out = self._start()
         run = measured(command, sync=out if name in self._synced else None)

@@ -46,6 +46,7 @@ ARCHITECTURES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     ),
     "hubclient.architectures.deepseek_v2": ("hf.DeepseekV2ForCausalLM", "hf.DeepseekV2Model", "gguf.deepseek2", "mlx.deepseek_v2"),
     "hubclient.architectures.deepseek_v3": ("hf.DeepseekV3ForCausalLM", "hf.DeepseekV3Model", "gguf.deepseek2", "mlx.deepseek_v3"),
+    "hubclient.architectures.olmoe": ("hf.OlmoeForCausalLM", "hf.OlmoeModel", "gguf.olmoe", "mlx.olmoe"),
     "hubclient.architectures.gpt_oss": ("hf.GptOssForCausalLM", "hf.GptOssModel", "gguf.gpt-oss", "mlx.gpt_oss"),
     "hubclient.architectures.distilbert": (
         "hf.DistilBertModel", "hf.DistilBertForMaskedLM", "hf.DistilBertForSequenceClassification", "gguf.bert",

@@ -55,6 +55,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "qwen_moe": ("qwen2_moe", "qwen3_moe"),
     "deepseek": ("deepseek_v2_lite", "deepseek_v3", "deepseek_v3_fp8"),
     "gpt_oss": ("gpt_oss_mxfp4",),
+    "olmoe": ("olmoe",),
     "t5": ("t5", "t5_v11_gated", "t5_deep_decoder", "t5_encoder"),
     "mt5": ("mt5",),
     "umt5": ("umt5",),

@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import ROOT
 
-from hubclient.architectures import Architecture, Layout, biased, block, concat, either, identity, optional, rope, transpose
+from hubclient.architectures import (
+    Architecture,
+    Layout,
+    absent,
+    biased,
+    block,
+    concat,
+    either,
+    identity,
+    optional,
+    present,
+    rope,
+    stack,
+    transpose,
+)
 from hubclient.architectures.layouts import Matching
 from hubclient.architectures.patterns import Pattern, template
 from hubclient.architectures.tables import Rule, Side
@@ -242,3 +256,32 @@ def test_weights_and_biases_go_the_same_way():
         ("m.{i}.qkv.bias", "blk.{i}.q.bias"),
     ]
     assert {rule.transform for rule in layout.rules} == {identity, rope("heads")}
+
+
+def test_blocks_behind_the_last_are_omitted_as_many_as_the_config_counts():
+    layout = Layout.of(block("m.{i}", "blk.{i}", {"w": "w"}), omit=["m.{i}.eh"], further={"i": "more"})
+    names = [f"m.{i}.w" for i in range(5)]
+    matching = layout.match([*names, "m.3.eh"], "hf", {"i": 3}, {"more": 1})
+    assert set(matching.omitted) == {"m.3.w", "m.3.eh"}
+    assert [bound.captures for bound in matching.bound][3:] == [(("i", 4),)]  # whoever holds it against the count says so
+    for more in (0, None, "x", -1):
+        assert layout.match(names, "hf", {"i": 3}, {"more": more}).omitted == ()
+    assert layout.match(names, "hf", {"i": 0}, {"more": 9}).omitted == ()
+    assert layout.match(["blk.3.w"], "target", {"i": 3}, {"more": 1}).omitted == ()
+
+
+def test_lines_of_a_layout_that_follows_are_optional_or_alternatives_where_they_are_so_there():
+    dense, sparse = {"up": "up"}, {"gate": "gate", "e.{e}.up": stack("e", "n") >> "ups"}
+    first = Layout.of(block("m.{i}", "blk.{i}", {"w": "w"}, optional({"b": "b"}), either(dense, sparse)))
+    second = first.following(block("m.{i}", "n.{i}", {"e.{e}.up": stack("e", "n") >> "all", "b": transpose >> "bias"}))
+    names = ["m.0.w", "m.0.up", "m.1.w", "m.1.gate", "m.1.e.0.up", "m.1.e.1.up"]
+    matching = second.match(names, "hf", {"i": 2}, {"n": 2})
+    assert strays(matching) == ()
+    assert [bound.outputs[0] for bound in matching.bound] == ["m.0.w", "m.0.up", "m.1.w", "m.1.gate", "n.1.all"]
+
+
+def test_a_fact_may_be_about_any_block():
+    anywhere = present("m.{i}.mlp.bias")
+    assert anywhere.of({"m.0.w": (1,), "m.7.mlp.bias": (1,)})
+    assert not anywhere.of({"m.0.mlp.bias.more": (1,), "m.x.mlp.bias": (1,)})
+    assert absent("m.{i}.mlp.bias").of({"m.0.w": (1,)})

@@ -11,7 +11,7 @@ from reference import REFERENCE
 
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32, Q8_0
 from hubclient.formats.gguf import FORMAT
-from hubclient.formats.gguf.storage import FILE_TYPES, stored_type
+from hubclient.formats.gguf.storage import FILE_TYPES, file_type, stored_type
 from hubclient.formats.model import Encoding
 
 GOLDENS = sorted((REFERENCE / "golden" / "goldens").glob("*.json")) if REFERENCE else []
@@ -47,6 +47,20 @@ EXCEPTIONS = {
 )
 def test_a_tensor_is_stored_as_the_converter_stores_it(name, shape, wanted, stored):
     assert stored_type(name, shape, wanted) == stored
+
+
+@pytest.mark.parametrize("source", ["MXFP4", "MXFP4_PLANES"])
+def test_packed_experts_stay_packed_whatever_is_asked_for(source: str):
+    for wanted in (F32, BF16, Q8_0):
+        assert stored_type("blk.0.ffn_up_exps.weight", (4, 64, 64), wanted, ENCODINGS[source]) == ENCODINGS["MXFP4"]
+    assert stored_type("blk.0.attn_q.weight", (64, 64), BF16, ENCODINGS[source]) == BF16
+    assert stored_type("blk.0.ffn_up_exps.weight", (4, 64, 64), BF16, F32) == BF16
+
+
+def test_a_plain_file_with_packed_experts_has_a_type_of_its_own():
+    packed = {F32, BF16, ENCODINGS["MXFP4"]}
+    assert [file_type(wanted, packed) for wanted in (F32, F16, BF16, Q8_0)] == [38, 38, 38, 7]
+    assert [file_type(wanted, {F32, BF16}) for wanted in (F32, F16, BF16, Q8_0)] == [0, 1, 32, 7]
 
 
 def test_file_types_are_those_of_llama_cpp():

@@ -289,10 +289,10 @@ def test_settings_that_are_none_are_named(settings: dict[str, Any], failing: Fai
     refused(failing, folder, 4, f"source/{CONFIG}: ", f"quantization_config has {settings[key]!r} for {key}")
 
 
-def test_groups_that_are_none_are_named(failing: Failing, tmp_path: Path) -> None:
-    for number, groups in enumerate(({}, None, [], {"a": 3}, {"a": {"weights": None}})):
-        folder = packed(tmp_path / str(number) / "source", KINDS["compressed rows"], config_groups=groups)
-        refused(failing, folder, 4, f"source/{CONFIG}: ", "for config_groups")
+@pytest.mark.parametrize("groups", [{}, None, [], {"a": 3}, {"a": {"weights": None}}], ids=str)
+def test_groups_that_are_none_are_named(groups: Any, failing: Failing, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "source", KINDS["compressed rows"], config_groups=groups)
+    refused(failing, folder, 4, f"source/{CONFIG}: ", "for config_groups")
 
 
 UNREAD: dict[str, Any] = {
