@@ -4,6 +4,8 @@ Source: Transformers `modeling_deepseek_v2`; llama.cpp `models/deepseek2.cpp`, w
 best where Transformers takes the best alone.
 """
 
+from typing import Any
+
 from hubclient.architectures import (
     NULL,
     Architecture,
@@ -27,7 +29,7 @@ from hubclient.architectures.latent import CONFIG as LATENT
 
 BLOCK, COUNT = "model.layers.{i}", "n_routed_experts"
 GATE = f"{BLOCK}.mlp.gate.weight"  # a plain parameter in mlx-lm, which it does not quantise
-EXPERTS = {**ROUTER, **stacked(COUNT), **optional(shared("shared_experts"))}
+EXPERTS: dict[Any, object] = {**ROUTER, **stacked(COUNT), **optional(shared("shared_experts"))}
 GGUF = Layout.of(ENDS, block(BLOCK, "blk.{i}", NORMS, ATTENTION, either(EXPERTS, MLP)), name="deepseek2", drop=INV_FREQ)
 CONFIG = (
     *(line for line in DECODER if line != u32("num_key_value_heads", "attention.head_count_kv")),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from hubclient.architectures.expressions import Expr, product
 from hubclient.architectures.pairs import Pairs, u32
 from hubclient.architectures.primitives import concat, reshape, stack, transpose, ungroup
@@ -31,7 +29,7 @@ def shared(module: str) -> dict[str, str]:
     return {f"mlp.{module}.{part}_proj.weight": f"ffn_{part}_shexp.weight" for part in PARTS}
 
 
-def switched(experts: str) -> Mapping[object, object]:
+def switched(experts: str) -> dict[Names, Arrow]:
     """All blocks' experts in MLX, where `switch_mlp` holds the same three matrices as in GGUF."""
     names = {
         f"mlp.experts.{{e}}.{part}_proj.weight": stack("e", experts) >> f"mlp.switch_mlp.{part}_proj.weight" for part in PARTS

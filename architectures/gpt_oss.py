@@ -3,7 +3,7 @@
 Source: Transformers `modeling_gpt_oss`; llama.cpp `models/openai-moe.cpp`; mlx-lm `gpt_oss.py`.
 """
 
-from hubclient.architectures import Architecture, Layout, Placement, block, every, given, listed, present, product, u32
+from hubclient.architectures import Architecture, Expr, Layout, Placement, block, every, given, listed, present, product, u32
 from hubclient.architectures.decoder import ATTENTION, BLOCK_SHAPES, DECODER, ENDS, ENDS_SHAPES, FIRST, HEAD_DIM, LAST, TIED
 from hubclient.architectures.experts import counts, interleaved
 
@@ -25,7 +25,7 @@ ROUTER = {
 EXPERTS = interleaved(COUNT, FEED, "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 SWITCHED = interleaved(COUNT, FEED, "mlp.experts.gate_proj", "mlp.experts.up_proj", "mlp.experts.down_proj")
 GGUF = Layout.of(ENDS, block(BLOCK, "blk.{i}", ATTENTION, ROUTER, EXPERTS), name="gpt-oss")
-EXPERT_SIZES = {
+EXPERT_SIZES: dict[str, tuple[Expr, ...]] = {
     "gate_up_proj_blocks": (BOTH, "hidden_size"),
     "gate_up_proj": ("hidden_size", BOTH),
     "gate_up_proj_bias": (BOTH,),

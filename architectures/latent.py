@@ -5,7 +5,7 @@ values. Source: Transformers `modeling_deepseek_v2`; llama.cpp `models/deepseek2
 """
 
 from hubclient.architectures.entries import Sum, Times
-from hubclient.architectures.expressions import product, total
+from hubclient.architectures.expressions import Expr, product, total
 from hubclient.architectures.pairs import Fixed, Following, Pairs, u32
 from hubclient.architectures.primitives import concat, reshape, transpose, ungroup
 from hubclient.architectures.tables import either
@@ -44,16 +44,14 @@ CONFIG: Pairs = (
     u32(VALUE, "attention.value_length_mla"),
     Times("rope_parameters.mscale_all_dim", "rope.scaling.yarn_log_multiplier", 0.1),
 )
-SHAPES = {
-    f"model.layers.{{i}}.self_attn.{name}.weight": sizes
-    for name, sizes in {
-        "q_proj": (QUERIES, "hidden_size"),
-        "q_a_proj": ("q_lora_rank", "hidden_size"),
-        "q_a_layernorm": ("q_lora_rank",),
-        "q_b_proj": (QUERIES, "q_lora_rank"),
-        "kv_a_proj_with_mqa": (CACHED, "hidden_size"),
-        "kv_a_layernorm": ("kv_lora_rank",),
-        "kv_b_proj": (product(HEADS, total(NOPE, VALUE)), "kv_lora_rank"),
-        "o_proj": ("hidden_size", VALUES),
-    }.items()
+SIZES: dict[str, tuple[Expr, ...]] = {
+    "q_proj": (QUERIES, "hidden_size"),
+    "q_a_proj": ("q_lora_rank", "hidden_size"),
+    "q_a_layernorm": ("q_lora_rank",),
+    "q_b_proj": (QUERIES, "q_lora_rank"),
+    "kv_a_proj_with_mqa": (CACHED, "hidden_size"),
+    "kv_a_layernorm": ("kv_lora_rank",),
+    "kv_b_proj": (product(HEADS, total(NOPE, VALUE)), "kv_lora_rank"),
+    "o_proj": ("hidden_size", VALUES),
 }
+SHAPES = {f"model.layers.{{i}}.self_attn.{name}.weight": sizes for name, sizes in SIZES.items()}

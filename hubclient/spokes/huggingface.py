@@ -202,7 +202,8 @@ def _outputs(model: Model, wanted: Encoding | None) -> Iterator[tuple[str, Array
         if wanted is None and stored in model.packed.parts:
             yield from ((part, own, own.ref.encoding) for part, own in model.packed.parts[stored].items())
         else:
-            yield stored, array, restored(model, array, name) if wanted is None else cast(array, wanted)
+            own = restored(model, array, name)  # blocks that safetensors has a name for stay blocks
+            yield stored, array, own if wanted is None or own.planes else cast(array, wanted)
     if wanted is None:
         yield from ((part, own, own.ref.encoding) for part, own in model.packed.aside.items())
 

@@ -89,6 +89,15 @@ def test_what_the_others_are_made_from_is_right(space: str, tmp_path: Path):
         Checkpoint.from_pretrained(source).save_pretrained(tmp_path / f"{source.name}.out", format=space, strict=True)
 
 
+def test_packed_experts_stay_packed_whatever_type_is_asked_for(tmp_path: Path):
+    source = oss(tmp_path)
+    (folder,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "f16", type="f16")
+    before, after = (Checkpoint.from_pretrained(path).opened.tensors for path in (source, folder))
+    assert {ref.encoding.name for name, ref in after.items() if name.endswith("_blocks")} == {"MXFP4_PLANES"}
+    assert {ref.encoding.name for name, ref in after.items() if not name.endswith("_blocks")} == {"F16"}
+    assert {name: ref.shape for name, ref in before.items()} == {name: ref.shape for name, ref in after.items()}
+
+
 @pytest.mark.parametrize("space", ["gguf", "mlx"])
 @pytest.mark.parametrize(
     ("options", "code", "fault"),
