@@ -3,7 +3,7 @@
 A family module imports its words from here and is read top to bottom; nothing in this room imports numpy when imported.
 """
 
-from hubclient.architectures.declaration import (
+from hubclient.architectures.language.declaration import (
     NULL,
     Architecture,
     Fact,
@@ -17,10 +17,10 @@ from hubclient.architectures.declaration import (
     rows_per_column,
     says,
 )
-from hubclient.architectures.expressions import Expr, by_value, less, product, ratio, rounded_up, total
-from hubclient.architectures.layouts import Layout
-from hubclient.architectures.longrope import LongRopeFactors, LongRopeScale
-from hubclient.architectures.pairs import (
+from hubclient.architectures.language.expressions import Expr, by_value, less, product, ratio, rounded_up, total
+from hubclient.architectures.language.layouts import Layout
+from hubclient.architectures.language.longrope import LongRopeFactors, LongRopeScale
+from hubclient.architectures.language.pairs import (
     Entry,
     Fixed,
     Flags,
@@ -37,7 +37,7 @@ from hubclient.architectures.pairs import (
     text,
     u32,
 )
-from hubclient.architectures.primitives import (
+from hubclient.architectures.language.primitives import (
     concat,
     misread,
     negative_exp,
@@ -50,10 +50,10 @@ from hubclient.architectures.primitives import (
     transpose,
     ungroup,
 )
-from hubclient.architectures.rotary import ROPE, Llama3Factors, Sections, rope_settings
-from hubclient.architectures.schedules import Alternating, Kinds, every, listed, offset_of, others, period_of
-from hubclient.architectures.tables import biased, block, either, optional, stored_as
-from hubclient.architectures.transforms import Transform, each, identity
+from hubclient.architectures.language.rotary import ROPE, Llama3Factors, Sections, rope_settings
+from hubclient.architectures.language.schedules import Alternating, Kinds, every, listed, offset_of, others, period_of
+from hubclient.architectures.language.tables import biased, block, either, optional, stored_as
+from hubclient.architectures.language.transforms import Transform, each, identity
 
 __all__ = [
     "NULL",

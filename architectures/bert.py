@@ -3,20 +3,8 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture,
-    Fixed,
-    Layout,
-    Placement,
-    all_of,
-    block,
-    columns_of,
-    f32,
-    labels,
-    present,
-    rows_of,
-    says,
-    u32,
-)
+    Architecture, Fixed, Layout, Placement, all_of, block, columns_of, f32, labels, present, rows_of, says, u32,
+)  # fmt: skip
 from hubclient.architectures.qwen2 import POOLING
 
 EMBEDDINGS = {
@@ -83,18 +71,11 @@ SHAPES = {
 BERT = Architecture(
     name="bert",
     hf=("BertModel", "BertForMaskedLM", "BertForPreTraining"),
-    model_type="bert",
-    prefix="bert.",
+    model_type="bert", prefix="bert.",
     config=(*SIZES, u32("max_position_embeddings", "context_length"), *ENCODING),
     defaults={
-        "vocab_size": 30522,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
+        "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
     },
     layouts={"gguf": Layout.of(*ENCODER, drop=POSITION_IDS, omit=(*POOLER, *PRETRAINING))},
     spellings={"gamma": "weight", "beta": "bias"},
@@ -108,20 +89,16 @@ BERT = Architecture(
     shapes={f"bert.{name}": sizes for name, sizes in SHAPES.items()},
     assumed={"hidden_act": ("gelu", None), "position_embedding_type": ("absolute", None), "is_decoder": (False, None)},
     placement=Placement("bert.encoder.layer.{i}", ("bert.embeddings",), ("bert.pooler", "cls", "classifier")),
-)
+)  # fmt: skip
 
 BERT_CLASSIFIER = replace(
-    BERT,
-    name="bert-classifier",
-    hf=("BertForSequenceClassification",),
-    config=(*BERT.config, LABELS),
+    BERT, name="bert-classifier", hf=("BertForSequenceClassification",), config=(*BERT.config, LABELS),
     defaults={**BERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS)},
     when=all_of(
-        says("tokenizer.ggml.model", "bert"),
-        present("classifier.weight"),
+        says("tokenizer.ggml.model", "bert"), present("classifier.weight"),
         present("bert.embeddings.token_type_embeddings.weight"),
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (BERT, BERT_CLASSIFIER)

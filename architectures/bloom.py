@@ -6,24 +6,9 @@ Sources: Transformers `modeling_bloom`; llama.cpp `conversion/bloom.py`, `models
 from collections.abc import Mapping
 
 from hubclient.architectures import (
-    Architecture,
-    Expr,
-    Fact,
-    Following,
-    Layout,
-    Placement,
-    absent,
-    biased,
-    block,
-    columns_of,
-    f32,
-    optional,
-    product,
-    ratio,
-    rows_of,
-    u32,
-    ungroup,
-)
+    Architecture, Expr, Fact, Following, Layout, Placement, absent, biased, block, columns_of, f32, optional, product, ratio,
+    rows_of, u32, ungroup,
+)  # fmt: skip
 
 SIZE, FEED = ratio("hidden_size", "n_head"), product(4, "hidden_size")
 ENDS = {
@@ -58,34 +43,21 @@ PLACEMENT = Placement(
 )
 
 BLOOM = Architecture(
-    name="bloom",
-    hf=("BloomForCausalLM", "BloomModel"),
-    model_type="bloom",
-    prefix="transformer.",
-    blocks="n_layer",
+    name="bloom", hf=("BloomForCausalLM", "BloomModel"), model_type="bloom", prefix="transformer.", blocks="n_layer",
     config=(
-        u32("seq_length", "context_length"),
-        u32("hidden_size", "embedding_length"),
-        Following(FEED, "feed_forward_length"),
-        u32("n_layer", "block_count"),
-        u32("n_head", "attention.head_count"),
-        Following("n_head", "attention.head_count_kv"),
+        u32("seq_length", "context_length"), u32("hidden_size", "embedding_length"), Following(FEED, "feed_forward_length"),
+        u32("n_layer", "block_count"), u32("n_head", "attention.head_count"), Following("n_head", "attention.head_count_kv"),
         f32("layer_norm_epsilon", "attention.layer_norm_epsilon"),
     ),
     defaults={
-        "vocab_size": 250880,
-        "hidden_size": 64,
-        "n_layer": 2,
-        "n_head": 8,
-        "layer_norm_epsilon": 1e-5,
+        "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
         "seq_length": product("hidden_size", 1),  # as llama.cpp's converter has it; the model itself knows no limit
         "tie_word_embeddings": True,
     },
     layouts={"gguf": Layout.of(ENDS, block("transformer.h.{i}", "blk.{i}", BLOCK))},
     implied=TIED,
     shapes={
-        **SHAPES,
-        "transformer.h.{i}.self_attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
+        **SHAPES, "transformer.h.{i}.self_attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
         "transformer.h.{i}.self_attention.query_key_value.bias": (product(3, "hidden_size"),),
         "transformer.h.{i}.mlp.dense_h_to_4h.weight": (FEED, "hidden_size"),
         "transformer.h.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", FEED),
@@ -93,6 +65,6 @@ BLOOM = Architecture(
     assumed={"apply_residual_connection_post_layernorm": (False, None)},
     aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
     placement=PLACEMENT,
-)
+)  # fmt: skip
 
 ARCHITECTURES = (BLOOM,)

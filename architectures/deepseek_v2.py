@@ -22,10 +22,10 @@ from hubclient.architectures import (
     u32,
 )
 from hubclient.architectures.decoder import BLOCK_SHAPES, DECODER, ENDS, ENDS_SHAPES, FIRST, INV_FREQ, LAST, MLP, NORMS, TIED
-from hubclient.architectures.entries import Told
 from hubclient.architectures.experts import ROUTER, SIZE, counts, shapes, shared, stacked, switched
-from hubclient.architectures.latent import ATTENTION, CACHED, SHAPES
-from hubclient.architectures.latent import CONFIG as LATENT
+from hubclient.architectures.language.entries import Told
+from hubclient.architectures.language.latent import ATTENTION, CACHED, SHAPES
+from hubclient.architectures.language.latent import CONFIG as LATENT
 
 BLOCK, COUNT = "model.layers.{i}", "n_routed_experts"
 GATE = f"{BLOCK}.mlp.gate.weight"  # a plain parameter in mlx-lm, which it does not quantise

@@ -10,7 +10,7 @@ from hubclient.architectures import Layout, Pair, block, either, given, present
 from hubclient.architectures.decoder import ENDS, INV_FREQ, MLP, NORMS
 from hubclient.architectures.deepseek_v2 import BLOCK, CONFIG, COUNT, DEEPSEEK_V2, EXPERTS, GATE, SCORES
 from hubclient.architectures.experts import switched
-from hubclient.architectures.latent import ATTENTION, KV_B
+from hubclient.architectures.language.latent import ATTENTION, KV_B
 
 CORRECTION = "mlp.gate.e_score_correction_bias"
 CORRECTIONS = f"{BLOCK}.{CORRECTION}"

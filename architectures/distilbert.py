@@ -3,19 +3,8 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture,
-    Fixed,
-    Layout,
-    Placement,
-    absent,
-    all_of,
-    block,
-    columns_of,
-    misread,
-    present,
-    rows_of,
-    u32,
-)
+    Architecture, Fixed, Layout, Placement, absent, all_of, block, columns_of, misread, present, rows_of, u32,
+)  # fmt: skip
 from hubclient.architectures.bert import ENCODING, LABELS
 
 EMBEDDINGS = {
@@ -49,29 +38,14 @@ MASKED = tuple(f"vocab_{name}.{part}" for name in ("transform", "layer_norm", "p
 SQUARE = ("dim", "dim")
 
 DISTILBERT = Architecture(
-    name="distilbert",
-    hf=("DistilBertModel", "DistilBertForMaskedLM"),
-    model_type="distilbert",
-    prefix="distilbert.",
+    name="distilbert", hf=("DistilBertModel", "DistilBertForMaskedLM"), model_type="distilbert", prefix="distilbert.",
     blocks="n_layers",
     config=(
-        u32("n_layers", "block_count"),
-        u32("max_position_embeddings", "context_length"),
-        u32("dim", "embedding_length"),
-        u32("hidden_dim", "feed_forward_length"),
-        u32("n_heads", "attention.head_count"),
-        Fixed("attention.layer_norm_epsilon", "f32", 1e-12),
-        Fixed("tokenizer.ggml.token_type_count", "u32", 1),
-        *ENCODING,
+        u32("n_layers", "block_count"), u32("max_position_embeddings", "context_length"), u32("dim", "embedding_length"),
+        u32("hidden_dim", "feed_forward_length"), u32("n_heads", "attention.head_count"),
+        Fixed("attention.layer_norm_epsilon", "f32", 1e-12), Fixed("tokenizer.ggml.token_type_count", "u32", 1), *ENCODING,
     ),
-    defaults={
-        "vocab_size": 30522,
-        "max_position_embeddings": 512,
-        "n_layers": 6,
-        "n_heads": 12,
-        "dim": 768,
-        "hidden_dim": 3072,
-    },
+    defaults={"vocab_size": 30522, "max_position_embeddings": 512, "n_layers": 6, "n_heads": 12, "dim": 768, "hidden_dim": 3072},
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     layouts={"gguf": Layout.of(*ENCODER, name="bert", drop=("distilbert.embeddings.position_ids",), omit=MASKED)},
     implied={
@@ -89,23 +63,19 @@ DISTILBERT = Architecture(
     },
     assumed={"activation": ("gelu", None)},
     when=all_of(
-        present("distilbert.embeddings.word_embeddings.weight"), absent("token_types.weight"), absent("cls.output.weight")
+        present("distilbert.embeddings.word_embeddings.weight"), absent("token_types.weight"), absent("cls.output.weight"),
     ),
     placement=Placement(
-        "distilbert.transformer.layer.{i}",
-        ("distilbert.embeddings",),
+        "distilbert.transformer.layer.{i}", ("distilbert.embeddings",),
         ("vocab_transform", "vocab_layer_norm", "vocab_projector", "pre_classifier", "classifier"),
     ),
-)
+)  # fmt: skip
 
 DISTILBERT_CLASSIFIER = replace(
-    DISTILBERT,
-    name="distilbert-classifier",
-    hf=("DistilBertForSequenceClassification",),
-    config=(*DISTILBERT.config, LABELS),
+    DISTILBERT, name="distilbert-classifier", hf=("DistilBertForSequenceClassification",), config=(*DISTILBERT.config, LABELS),
     defaults={**DISTILBERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=("distilbert.embeddings.position_ids",))},
     when=all_of(absent("token_types.weight"), present("classifier.weight")),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (DISTILBERT, DISTILBERT_CLASSIFIER)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hubclient.architectures.expressions import Expr, product
-from hubclient.architectures.pairs import Pairs, u32
-from hubclient.architectures.primitives import concat, reshape, stack, transpose, ungroup
-from hubclient.architectures.tables import Names, block, either, stored_as
-from hubclient.architectures.transforms import Arrow, identity
+from hubclient.architectures.language.expressions import Expr, product
+from hubclient.architectures.language.pairs import Pairs, u32
+from hubclient.architectures.language.primitives import concat, reshape, stack, transpose, ungroup
+from hubclient.architectures.language.tables import Names, block, either, stored_as
+from hubclient.architectures.language.transforms import Arrow, identity
 
 MXFP4 = ("MXFP4", "MXFP4_PLANES")
 PARTS = ("gate", "up", "down")

@@ -4,20 +4,8 @@ Source: Transformers `modeling_gemma2`; llama.cpp `models/gemma2.cpp` for what i
 """
 
 from hubclient.architectures import (
-    Architecture,
-    Kinds,
-    Layout,
-    Placement,
-    block,
-    by_value,
-    every,
-    f32,
-    listed,
-    product,
-    ratio,
-    shift,
-    u32,
-)
+    Architecture, Kinds, Layout, Placement, block, by_value, every, f32, listed, product, ratio, shift, u32,
+)  # fmt: skip
 from hubclient.architectures.decoder import ATTENTION, CONFIG, FIRST, HEAD_DIM, HIDDEN, INV_FREQ, MLP, SHAPES, SIZES
 
 NORM = shift(1.0)
@@ -39,59 +27,34 @@ GGUF = Layout.of(
 )
 
 GEMMA2 = Architecture(
-    name="gemma2",
-    hf=("Gemma2ForCausalLM", "Gemma2Model"),
-    model_type="gemma2",
-    prefix="model.",
+    name="gemma2", hf=("Gemma2ForCausalLM", "Gemma2Model"), model_type="gemma2", prefix="model.",
     config=(
-        *CONFIG,
-        *HEAD_DIM,
-        f32("attn_logit_softcapping", "attn_logit_softcapping"),
-        f32("final_logit_softcapping", "final_logit_softcapping"),
-        u32("sliding_window", "attention.sliding_window"),
+        *CONFIG, *HEAD_DIM, f32("attn_logit_softcapping", "attn_logit_softcapping"),
+        f32("final_logit_softcapping", "final_logit_softcapping"), u32("sliding_window", "attention.sliding_window"),
         Kinds("layer_types", PATTERN, "sliding_attention", "full_attention", assume=every(2), otherwise=every(2)),
     ),
     defaults={
-        "vocab_size": 256000,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-        "sliding_window": 4096,
-        "query_pre_attn_scalar": 256,
+        "vocab_size": 256000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 4096, "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,
     },
-    layouts={"gguf": GGUF, "mlx": GGUF.following()},
-    implied=SIZES,
+    layouts={"gguf": GGUF, "mlx": GGUF.following()}, implied=SIZES,
     shapes={
-        **SHAPES,
-        "model.layers.{i}.pre_feedforward_layernorm.weight": HIDDEN,
+        **SHAPES, "model.layers.{i}.pre_feedforward_layernorm.weight": HIDDEN,
         "model.layers.{i}.post_feedforward_layernorm.weight": HIDDEN,
     },
     assumed={
-        "rope_parameters.rope_type": ("default", None),
-        "rope_parameters.rope_theta": (10000.0, None),
+        "rope_parameters.rope_type": ("default", None), "rope_parameters.rope_theta": (10000.0, None),
         "query_pre_attn_scalar": by_value("num_hidden_layers", {46: ratio("hidden_size", "num_attention_heads")}, "head_dim"),
-        "hidden_activation": ("gelu_pytorch_tanh", None),
-        "tie_word_embeddings": (True,),
+        "hidden_activation": ("gelu_pytorch_tanh", None), "tie_word_embeddings": (True,),
     },
     tokenizer={"add_space_prefix": False, "prefer": "sentencepiece", "tokenizer_class": {"default": "GemmaTokenizer"}},
     placement=Placement(
-        "model.layers.{i}",
-        FIRST,
-        ("model.norm", "lm_head"),
-        {"lm_head": "model.embed_tokens"},
-        kv_elements=product(2, product("num_key_value_heads", "head_dim")),
-        window="sliding_window",
+        "model.layers.{i}", FIRST, ("model.norm", "lm_head"), {"lm_head": "model.embed_tokens"},
+        kv_elements=product(2, product("num_key_value_heads", "head_dim")), window="sliding_window",
         window_in=listed("layer_types", "sliding_attention", every(2)),
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (GEMMA2,)

@@ -8,21 +8,10 @@ from dataclasses import replace
 from hubclient.architectures import Fixed, Layout, block, present
 from hubclient.architectures.gemma2 import NORM
 from hubclient.architectures.gemma3 import GEMMA3
-from hubclient.architectures.imaging import Also, PooledTokens
+from hubclient.architectures.language.imaging import Also, PooledTokens
 from hubclient.architectures.vision import (
-    CLIP,
-    CLIP_BLOCK,
-    CLIP_BLOCKS,
-    CLIP_DEFAULTS,
-    CLIP_PREFIXES,
-    CLIP_SHAPES,
-    EPSILON,
-    PATCHES,
-    SIZES,
-    TOWER,
-    VISION,
-    WIDTH,
-)
+    CLIP, CLIP_BLOCK, CLIP_BLOCKS, CLIP_DEFAULTS, CLIP_PREFIXES, CLIP_SHAPES, EPSILON, PATCHES, SIZES, TOWER, VISION, WIDTH,
+)  # fmt: skip
 
 TEXT = GEMMA3.within("language_model", mlx="language_model")
 ENDS = {
@@ -49,53 +38,36 @@ MMPROJ = Layout.of(
 )
 
 GEMMA3_VISION = replace(
-    TEXT,
-    name="gemma3_vision",
-    hf=("Gemma3ForConditionalGeneration",),
-    model_type="gemma3",
-    nested="gemma3_text",
-    outer=("mm_tokens_per_image",),
-    prefixes=CLIP_PREFIXES,
-    repeats=TOWER,
+    TEXT, name="gemma3_vision", hf=("Gemma3ForConditionalGeneration",), model_type="gemma3", nested="gemma3_text",
+    outer=("mm_tokens_per_image",), prefixes=CLIP_PREFIXES, repeats=TOWER,
     defaults={
-        **TEXT.defaults,
-        **CLIP_DEFAULTS,
-        "vision_config.patch_size": 16,
-        "vision_config.layer_norm_eps": 1e-6,
-        "vision_config.hidden_act": "gelu_pytorch_tanh",
-        "mm_tokens_per_image": 256,
+        **TEXT.defaults, **CLIP_DEFAULTS, "vision_config.patch_size": 16, "vision_config.layer_norm_eps": 1e-6,
+        "vision_config.hidden_act": "gelu_pytorch_tanh", "mm_tokens_per_image": 256,
     },
     projector=(
-        *VISION,
-        *SIZES,
-        *EPSILON,
-        Fixed("use_gelu", "bool", value=True),
+        *VISION, *SIZES, *EPSILON, Fixed("use_gelu", "bool", value=True),
         PooledTokens(
-            "mm_tokens_per_image", "vision_config.image_size", "vision_config.patch_size", "vision.projector.scale_factor"
+            "mm_tokens_per_image", "vision_config.image_size", "vision_config.patch_size", "vision.projector.scale_factor",
         ),
-        Also("preprocessor.size.height", "vision.image_size"),
-        Also("preprocessor.size.width", "vision.image_size"),
+        Also("preprocessor.size.height", "vision.image_size"), Also("preprocessor.size.width", "vision.image_size"),
         Fixed("projector_type", "str", "gemma3"),
     ),
     layouts={
-        "gguf": replace(TEXT.layouts["gguf"], name="gemma3"),
-        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="gemma3"),
+        "gguf": replace(TEXT.layouts["gguf"], name="gemma3"), "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="gemma3"),
         "mmproj": MMPROJ,
     },
     implied={**TEXT.implied, "vision_config.vision_use_head": present(f"{CLIP}.head.probe")},
     shapes={**TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.mm_input_projection_weight": (WIDTH, "hidden_size")},
     projector_assumed={
-        "vision_config.model_type": ("siglip_vision_model", None),
-        "vision_config.hidden_act": ("gelu_pytorch_tanh", "gelu"),
+        "vision_config.model_type": ("siglip_vision_model", None), "vision_config.hidden_act": ("gelu_pytorch_tanh", "gelu"),
     },
     look_alike="gemma3",
     placement=replace(
-        TEXT.placement,
-        block="language_model.model.layers.{i}",
+        TEXT.placement, block="language_model.model.layers.{i}",
         first=("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
         last=("language_model.model.norm", "language_model.lm_head"),
         tied={"language_model.lm_head": "language_model.model.embed_tokens"},
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (GEMMA3_VISION,)

@@ -1,19 +1,8 @@
 """GPT-2: learned positions, fused qkv, Conv1D weights stored (in, out). Source: Transformers `modeling_gpt2`."""
 
 from hubclient.architectures import (
-    Architecture,
-    Layout,
-    Placement,
-    absent,
-    block,
-    columns_of,
-    f32,
-    optional,
-    product,
-    rows_of,
-    transpose,
-    u32,
-)
+    Architecture, Layout, Placement, absent, block, columns_of, f32, optional, product, rows_of, transpose, u32,
+)  # fmt: skip
 
 ENDS = {
     "transformer.wte.weight": "token_embd.weight",
@@ -52,59 +41,37 @@ MLX = GGUF.following(
 )
 
 GPT2 = Architecture(
-    name="gpt2",
-    hf=("GPT2LMHeadModel", "GPT2Model"),
-    model_type="gpt2",
-    prefix="transformer.",
-    blocks="n_layer",
+    name="gpt2", hf=("GPT2LMHeadModel", "GPT2Model"), model_type="gpt2", prefix="transformer.", blocks="n_layer",
     config=(
-        u32("n_layer", "block_count"),
-        u32("n_positions", "context_length"),
-        u32("n_embd", "embedding_length"),
-        u32("n_inner", "feed_forward_length"),
-        u32("n_head", "attention.head_count"),
+        u32("n_layer", "block_count"), u32("n_positions", "context_length"), u32("n_embd", "embedding_length"),
+        u32("n_inner", "feed_forward_length"), u32("n_head", "attention.head_count"),
         f32("layer_norm_epsilon", "attention.layer_norm_epsilon"),
     ),
     defaults={
-        "vocab_size": 50257,
-        "n_positions": 1024,
-        "n_embd": 768,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_inner": product(4, "n_embd"),
-        "layer_norm_epsilon": 1e-5,
-        "tie_word_embeddings": True,
+        "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": product(4, "n_embd"),
+        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
     },
     layouts={"gguf": GGUF, "mlx": MLX},
     implied={
-        "tie_word_embeddings": absent("lm_head.weight"),
-        "vocab_size": rows_of("transformer.wte.weight"),
-        "n_embd": columns_of("transformer.wte.weight"),
-        "n_positions": rows_of("transformer.wpe.weight"),
+        "tie_word_embeddings": absent("lm_head.weight"), "vocab_size": rows_of("transformer.wte.weight"),
+        "n_embd": columns_of("transformer.wte.weight"), "n_positions": rows_of("transformer.wpe.weight"),
         "n_inner": columns_of("transformer.h.0.mlp.c_fc.weight"),
     },
     shapes={
-        "transformer.wte.weight": ("vocab_size", "n_embd"),
-        "transformer.wpe.weight": ("n_positions", "n_embd"),
-        "transformer.h.{i}.ln_1.weight": ("n_embd",),
-        "transformer.h.{i}.attn.c_attn.weight": ("n_embd", product(3, "n_embd")),
-        "transformer.h.{i}.attn.c_proj.weight": ("n_embd", "n_embd"),
-        "transformer.h.{i}.mlp.c_fc.weight": ("n_embd", "n_inner"),
+        "transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("n_positions", "n_embd"),
+        "transformer.h.{i}.ln_1.weight": ("n_embd",), "transformer.h.{i}.attn.c_attn.weight": ("n_embd", product(3, "n_embd")),
+        "transformer.h.{i}.attn.c_proj.weight": ("n_embd", "n_embd"), "transformer.h.{i}.mlp.c_fc.weight": ("n_embd", "n_inner"),
         "transformer.h.{i}.mlp.c_proj.weight": ("n_inner", "n_embd"),
     },
     assumed={
-        "activation_function": ("gelu_new", None),
-        "scale_attn_weights": (True, None),
+        "activation_function": ("gelu_new", None), "scale_attn_weights": (True, None),
         "scale_attn_by_inverse_layer_idx": (False, None),
     },
     tokenizer={"tokenizer_class": {"gpt-2": "GPT2Tokenizer"}},
     placement=Placement(
-        "transformer.h.{i}",
-        ("transformer.wte", "transformer.wpe"),
-        ("transformer.ln_f", "lm_head"),
-        {"lm_head": "transformer.wte"},
-        kv_elements=product(2, "n_embd"),
+        "transformer.h.{i}", ("transformer.wte", "transformer.wpe"), ("transformer.ln_f", "lm_head"),
+        {"lm_head": "transformer.wte"}, kv_elements=product(2, "n_embd"),
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (GPT2,)

@@ -4,23 +4,9 @@ Sources: Transformers `modeling_gpt_neox`; llama.cpp `conversion/gptneox.py`, `m
 """
 
 from hubclient.architectures import (
-    Architecture,
-    Layout,
-    Placement,
-    Share,
-    biased,
-    block,
-    boolean,
-    columns_of,
-    f32,
-    optional,
-    present,
-    product,
-    ratio,
-    rows_of,
-    u32,
-    ungroup,
-)
+    Architecture, Layout, Placement, Share, biased, block, boolean, columns_of, f32, optional, present, product, ratio, rows_of,
+    u32, ungroup,
+)  # fmt: skip
 from hubclient.architectures.decoder import ROPE_TYPES, SCALING
 
 SIZE = ratio("hidden_size", "num_attention_heads")
@@ -54,46 +40,28 @@ MLX = GGUF.following(
 )
 
 GPT_NEOX = Architecture(
-    name="gpt_neox",
-    hf=("GPTNeoXForCausalLM", "GPTNeoXModel"),
-    model_type="gpt_neox",
-    prefix="gpt_neox.",
+    name="gpt_neox", hf=("GPTNeoXForCausalLM", "GPTNeoXModel"), model_type="gpt_neox", prefix="gpt_neox.",
     prefixes={"lm_head.": "embed_out."},  # what Transformers calls it since version 5
     config=(
-        u32("max_position_embeddings", "context_length"),
-        u32("hidden_size", "embedding_length"),
-        u32("num_hidden_layers", "block_count"),
-        u32("intermediate_size", "feed_forward_length"),
-        u32("num_attention_heads", "attention.head_count"),
-        Share("rotary_pct", SIZE, "rope.dimension_count"),
-        boolean("use_parallel_residual", "use_parallel_residual"),
-        f32("layer_norm_eps", "attention.layer_norm_epsilon"),
-        f32("rotary_emb_base", "rope.freq_base", unless=(10000,)),
-        *SCALING,
+        u32("max_position_embeddings", "context_length"), u32("hidden_size", "embedding_length"),
+        u32("num_hidden_layers", "block_count"), u32("intermediate_size", "feed_forward_length"),
+        u32("num_attention_heads", "attention.head_count"), Share("rotary_pct", SIZE, "rope.dimension_count"),
+        boolean("use_parallel_residual", "use_parallel_residual"), f32("layer_norm_eps", "attention.layer_norm_epsilon"),
+        f32("rotary_emb_base", "rope.freq_base", unless=(10000,)), *SCALING,
     ),
     defaults={
-        "vocab_size": 50432,
-        "hidden_size": 6144,
-        "num_hidden_layers": 44,
-        "num_attention_heads": 64,
-        "intermediate_size": 24576,
-        "max_position_embeddings": 2048,
-        "layer_norm_eps": 1e-5,
-        "rotary_pct": 0.25,
-        "rotary_emb_base": 10000,
-        "use_parallel_residual": True,
-        "tie_word_embeddings": False,
+        "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64, "intermediate_size": 24576,
+        "max_position_embeddings": 2048, "layer_norm_eps": 1e-5, "rotary_pct": 0.25, "rotary_emb_base": 10000,
+        "use_parallel_residual": True, "tie_word_embeddings": False,
     },
     layouts={"gguf": GGUF, "mlx": MLX},
     implied={
-        "attention_bias": present("gpt_neox.layers.0.attention.dense.bias"),
-        "vocab_size": rows_of("gpt_neox.embed_in.weight"),
+        "attention_bias": present("gpt_neox.layers.0.attention.dense.bias"), "vocab_size": rows_of("gpt_neox.embed_in.weight"),
         "hidden_size": columns_of("gpt_neox.embed_in.weight"),
         "intermediate_size": rows_of("gpt_neox.layers.0.mlp.dense_h_to_4h.weight"),
     },
     shapes={
-        "gpt_neox.embed_in.weight": ("vocab_size", "hidden_size"),
-        "embed_out.weight": ("vocab_size", "hidden_size"),
+        "gpt_neox.embed_in.weight": ("vocab_size", "hidden_size"), "embed_out.weight": ("vocab_size", "hidden_size"),
         "gpt_neox.layers.{i}.attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
         "gpt_neox.layers.{i}.attention.dense.weight": ("hidden_size", "hidden_size"),
         "gpt_neox.layers.{i}.mlp.dense_h_to_4h.weight": ("intermediate_size", "hidden_size"),
@@ -101,16 +69,11 @@ GPT_NEOX = Architecture(
     },
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("gelu", None), "tie_word_embeddings": (False, None)},
     tokenizer={"tokenizer_class": {"gpt-2": "GPTNeoXTokenizer", "olmo": "GPTNeoXTokenizer"}},
-    aliases={
-        "rope_parameters.partial_rotary_factor": "rotary_pct",
-        "rope_parameters.rope_theta": "rotary_emb_base",
-    },
+    aliases={"rope_parameters.partial_rotary_factor": "rotary_pct", "rope_parameters.rope_theta": "rotary_emb_base"},
     placement=Placement(
-        "gpt_neox.layers.{i}",
-        ("gpt_neox.embed_in",),
-        ("gpt_neox.final_layer_norm", "embed_out"),
+        "gpt_neox.layers.{i}", ("gpt_neox.embed_in",), ("gpt_neox.final_layer_norm", "embed_out"),
         kv_elements=product(2, "hidden_size"),
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (GPT_NEOX,)

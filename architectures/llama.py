@@ -2,31 +2,10 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import (
-    Architecture,
-    Layout,
-    Llama3Factors,
-    block,
-    optional,
-    present,
-    product,
-    ratio,
-    rope,
-    u32,
-)
+from hubclient.architectures import Architecture, Layout, Llama3Factors, block, optional, present, product, ratio, rope, u32
 from hubclient.architectures.decoder import (
-    BIASED,
-    DECODER,
-    ENDS,
-    HEAD_DIM,
-    INV_FREQ,
-    MLP,
-    NORMS,
-    PLACEMENT,
-    ROPE_TYPES,
-    SHAPES,
-    TIED,
-)
+    BIASED, DECODER, ENDS, HEAD_DIM, INV_FREQ, MLP, NORMS, PLACEMENT, ROPE_TYPES, SHAPES, TIED,
+)  # fmt: skip
 
 HEADS, KV_HEADS = rope("num_attention_heads", "head_dim"), rope("num_key_value_heads", "head_dim")
 ATTENTION = {
@@ -54,23 +33,12 @@ GGUF = Layout.of(
 )
 
 LLAMA = Architecture(
-    name="llama",
-    hf=("LlamaForCausalLM", "LlamaModel"),
-    model_type="llama",
-    prefix="model.",
+    name="llama", hf=("LlamaForCausalLM", "LlamaModel"), model_type="llama", prefix="model.",
     config=(*DECODER, *HEAD_DIM, u32("vocab_size", "vocab_size"), u32("head_dim", "rope.dimension_count")),
     defaults={
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": product("num_attention_heads", 1),
-        "head_dim": ratio("hidden_size", "num_attention_heads"),
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": product("num_attention_heads", 1), "head_dim": ratio("hidden_size", "num_attention_heads"),
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": False,
     },
     layouts={"gguf": GGUF, "mlx": GGUF.following()},
     implied={**TIED, **BIASED, "mlp_bias": present("model.layers.0.mlp.gate_proj.bias")},
@@ -78,25 +46,19 @@ LLAMA = Architecture(
     assumed={"rope_parameters.rope_type": (*ROPE_TYPES, "llama3"), "hidden_act": ("silu", None)},
     tokenizer={"add_space_prefix": "tokenizer_config", "prefer": "sentencepiece"},
     placement=PLACEMENT,
-)
+)  # fmt: skip
 
 MISTRAL = replace(
-    LLAMA,
-    name="mistral",
-    hf=("MistralForCausalLM", "MistralModel"),
-    model_type="mistral",
+    LLAMA, name="mistral", hf=("MistralForCausalLM", "MistralModel"), model_type="mistral",
     defaults={
-        **LLAMA.defaults,
-        "intermediate_size": 14336,
-        "num_key_value_heads": (8, product("num_attention_heads", 1)),
-        "max_position_embeddings": 131072,
-        "sliding_window": 4096,
+        **LLAMA.defaults, "intermediate_size": 14336, "num_key_value_heads": (8, product("num_attention_heads", 1)),
+        "max_position_embeddings": 131072, "sliding_window": 4096,
     },
     layouts={"gguf": replace(GGUF, name="llama"), "mlx": GGUF.following()},
     shapes=SHAPES,
     assumed={**LLAMA.assumed, "sliding_window": (None,)},
     look_alike="llama",
     placement=replace(LLAMA.placement, window="sliding_window"),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (LLAMA, MISTRAL)

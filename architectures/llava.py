@@ -3,23 +3,12 @@
 from dataclasses import replace
 
 from hubclient.architectures import Fixed, Layout, Placement, block
-from hubclient.architectures.imaging import Also, FeatureLayers
+from hubclient.architectures.language.imaging import Also, FeatureLayers
 from hubclient.architectures.llama import LLAMA
 from hubclient.architectures.vision import (
-    ACTIVATION,
-    CLIP,
-    CLIP_BLOCK,
-    CLIP_BLOCKS,
-    CLIP_DEFAULTS,
-    CLIP_PREFIXES,
-    CLIP_SHAPES,
-    EPSILON,
-    PATCHES,
-    SIZES,
-    TOWER,
-    VISION,
+    ACTIVATION, CLIP, CLIP_BLOCK, CLIP_BLOCKS, CLIP_DEFAULTS, CLIP_PREFIXES, CLIP_SHAPES, EPSILON, PATCHES, SIZES, TOWER, VISION,
     WIDTH,
-)
+)  # fmt: skip
 
 TEXT = LLAMA.within("language_model", mlx="language_model")
 ENDS = {
@@ -44,51 +33,34 @@ MMPROJ = Layout.of(
 )
 
 LLAVA = replace(
-    TEXT,
-    name="llava",
-    hf=("LlavaForConditionalGeneration",),
-    model_type="llava",
-    nested="llama",
-    outer=("vision_feature_layer",),
-    prefixes=CLIP_PREFIXES,
-    repeats=TOWER,
+    TEXT, name="llava", hf=("LlavaForConditionalGeneration",), model_type="llava", nested="llama",
+    outer=("vision_feature_layer",), prefixes=CLIP_PREFIXES, repeats=TOWER,
     defaults={**TEXT.defaults, **CLIP_DEFAULTS, "vision_feature_layer": -2},
     projector=(
-        *VISION,
-        *SIZES,
-        *EPSILON,
-        ACTIVATION,
+        *VISION, *SIZES, *EPSILON, ACTIVATION,
         FeatureLayers("vision_feature_layer", "vision_config.num_hidden_layers", "vision.feature_layer"),
-        Also("preprocessor.size.shortest_edge", "vision.image_size"),
-        Also("preprocessor.crop_size.height", "vision.image_size"),
-        Also("preprocessor.crop_size.width", "vision.image_size"),
-        Fixed("projector_type", "str", "mlp"),
+        Also("preprocessor.size.shortest_edge", "vision.image_size"), Also("preprocessor.crop_size.height", "vision.image_size"),
+        Also("preprocessor.crop_size.width", "vision.image_size"), Fixed("projector_type", "str", "mlp"),
     ),
     layouts={
-        "gguf": replace(TEXT.layouts["gguf"], name="llama"),
-        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="llava"),
+        "gguf": replace(TEXT.layouts["gguf"], name="llama"), "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="llava"),
         "mmproj": MMPROJ,
     },
     shapes={
-        **TEXT.shapes,
-        **CLIP_SHAPES,
-        "multi_modal_projector.linear_1.weight": ("hidden_size", WIDTH),
+        **TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.linear_1.weight": ("hidden_size", WIDTH),
         "multi_modal_projector.linear_2.weight": ("hidden_size", "hidden_size"),
     },
     projector_assumed={
         "vision_config.model_type": ("clip_vision_model", None),
         "vision_config.hidden_act": ("quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"),
-        "vision_feature_select_strategy": ("default", None),
-        "projector_hidden_act": ("gelu", None),
+        "vision_feature_select_strategy": ("default", None), "projector_hidden_act": ("gelu", None),
     },
     look_alike="llama",
     placement=Placement(
-        "language_model.model.layers.{i}",
-        ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
-        ("language_model.model.norm", "language_model.lm_head"),
-        {"language_model.lm_head": "language_model.model.embed_tokens"},
+        "language_model.model.layers.{i}", ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
+        ("language_model.model.norm", "language_model.lm_head"), {"language_model.lm_head": "language_model.model.embed_tokens"},
         kv_elements=TEXT.placement.kv_elements,
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (LLAVA,)

@@ -3,27 +3,9 @@
 from collections.abc import Mapping
 
 from hubclient.architectures import (
-    Architecture,
-    Expr,
-    Fact,
-    Fixed,
-    Layout,
-    Placement,
-    absent,
-    block,
-    columns_of,
-    f32,
-    negative_exp,
-    optional,
-    present,
-    product,
-    ratio,
-    rounded_up,
-    rows_of,
-    squeeze,
-    total,
-    u32,
-)
+    Architecture, Expr, Fact, Fixed, Layout, Placement, absent, block, columns_of, f32, negative_exp, optional, present, product,
+    ratio, rounded_up, rows_of, squeeze, total, u32,
+)  # fmt: skip
 
 ENDS = {
     "backbone.embeddings.weight": "token_embd.weight",
@@ -71,60 +53,38 @@ SHAPES: Mapping[str, tuple[Expr, ...]] = {
 }
 
 MAMBA = Architecture(
-    name="mamba",
-    hf=("MambaForCausalLM", "MambaModel"),
-    model_type="mamba",
-    prefix="backbone.",
+    name="mamba", hf=("MambaForCausalLM", "MambaModel"), model_type="mamba", prefix="backbone.",
     prefixes={"backbone.embedding.": "backbone.embeddings."},
     config=(
-        *UNUSED,
-        u32("hidden_size", "embedding_length"),
-        u32("num_hidden_layers", "block_count"),
-        u32("conv_kernel", "ssm.conv_kernel"),
-        u32(INNER, "ssm.inner_size"),
-        u32("state_size", "ssm.state_size"),
-        u32("time_step_rank", "ssm.time_step_rank"),
-        f32("layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
+        *UNUSED, u32("hidden_size", "embedding_length"), u32("num_hidden_layers", "block_count"),
+        u32("conv_kernel", "ssm.conv_kernel"), u32(INNER, "ssm.inner_size"), u32("state_size", "ssm.state_size"),
+        u32("time_step_rank", "ssm.time_step_rank"), f32("layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
         Fixed("ssm.dt_b_c_rms", "bool", value=False, only=True),  # true for Falcon Mamba
     ),
     defaults={
-        "vocab_size": 50280,
-        "hidden_size": 768,
-        "state_size": 16,
-        "num_hidden_layers": 32,
-        "layer_norm_epsilon": 1e-5,
-        "expand": (2, ratio(INNER, "hidden_size")),
-        "conv_kernel": 4,
-        INNER: product("expand", "hidden_size"),
-        "time_step_rank": rounded_up("hidden_size", 16),
-        "tie_word_embeddings": True,
+        "vocab_size": 50280, "hidden_size": 768, "state_size": 16, "num_hidden_layers": 32, "layer_norm_epsilon": 1e-5,
+        "expand": (2, ratio(INNER, "hidden_size")), "conv_kernel": 4, INNER: product("expand", "hidden_size"),
+        "time_step_rank": rounded_up("hidden_size", 16), "tie_word_embeddings": True,
     },
     layouts={
         "gguf": GGUF,
         "mlx": GGUF.following(
-            {"backbone.layers.{i}.mixer.conv1d.weight": CHANNELS_LAST >> "backbone.layers.{i}.mixer.conv1d.weight"}
+            {"backbone.layers.{i}.mixer.conv1d.weight": CHANNELS_LAST >> "backbone.layers.{i}.mixer.conv1d.weight"},
         ),
     },
     implied=SIZES,
     shapes={
-        **SHAPES,
-        "backbone.layers.{i}.mixer.in_proj.weight": (product(2, INNER), "hidden_size"),
-        "backbone.layers.{i}.mixer.conv1d.weight": (INNER, 1, "conv_kernel"),
-        "backbone.layers.{i}.mixer.conv1d.bias": (INNER,),
+        **SHAPES, "backbone.layers.{i}.mixer.in_proj.weight": (product(2, INNER), "hidden_size"),
+        "backbone.layers.{i}.mixer.conv1d.weight": (INNER, 1, "conv_kernel"), "backbone.layers.{i}.mixer.conv1d.bias": (INNER,),
         "backbone.layers.{i}.mixer.x_proj.weight": (total("time_step_rank", product(2, "state_size")), INNER),
-        "backbone.layers.{i}.mixer.dt_proj.weight": (INNER, "time_step_rank"),
-        "backbone.layers.{i}.mixer.dt_proj.bias": (INNER,),
-        "backbone.layers.{i}.mixer.A_log": (INNER, "state_size"),
-        "backbone.layers.{i}.mixer.D": (INNER,),
+        "backbone.layers.{i}.mixer.dt_proj.weight": (INNER, "time_step_rank"), "backbone.layers.{i}.mixer.dt_proj.bias": (INNER,),
+        "backbone.layers.{i}.mixer.A_log": (INNER, "state_size"), "backbone.layers.{i}.mixer.D": (INNER,),
     },
     assumed={"expand": (2,), "hidden_act": ("silu", None)},
     placement=Placement(
-        "backbone.layers.{i}",
-        ("backbone.embeddings",),
-        ("backbone.norm_f", "lm_head"),
-        {"lm_head": "backbone.embeddings"},
+        "backbone.layers.{i}", ("backbone.embeddings",), ("backbone.norm_f", "lm_head"), {"lm_head": "backbone.embeddings"},
         state_elements=product(INNER, total("state_size", "conv_kernel")),  # llama.cpp keeps one column less of the latter
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (MAMBA,)

@@ -6,7 +6,7 @@ Source: Transformers `modeling_mistral3`, `modeling_pixtral`; llama.cpp `convers
 from dataclasses import replace
 
 from hubclient.architectures import Fixed, Layout, Placement, block, optional, present, product, rope, u32
-from hubclient.architectures.imaging import Also
+from hubclient.architectures.language.imaging import Also
 from hubclient.architectures.llama import MISTRAL
 from hubclient.architectures.vision import ACTIVATION, FEED, PATCH, SIZES, TOWER, VISION, WIDTH
 
@@ -41,51 +41,33 @@ MMPROJ = Layout.of(
 MERGED = product("spatial_merge_size", "spatial_merge_size")
 
 MISTRAL3 = replace(
-    TEXT,
-    name="mistral3",
-    hf=("Mistral3ForConditionalGeneration",),
-    model_type="mistral3",
-    nested="mistral",
+    TEXT, name="mistral3", hf=("Mistral3ForConditionalGeneration",), model_type="mistral3", nested="mistral",
     outer=("spatial_merge_size", "multimodal_projector_bias"),
     prefixes={
-        "model.language_model.": "language_model.model.",
-        "model.multi_modal_projector.": "multi_modal_projector.",
-        "model.vision_tower.": "vision_tower.",
-        "lm_head.": "language_model.lm_head.",
+        "model.language_model.": "language_model.model.", "model.multi_modal_projector.": "multi_modal_projector.",
+        "model.vision_tower.": "vision_tower.", "lm_head.": "language_model.lm_head.",
     },
     repeats=TOWER,
     defaults={
-        **TEXT.defaults,
-        "vision_config.hidden_size": 1024,
-        "vision_config.intermediate_size": 4096,
-        "vision_config.num_hidden_layers": 24,
-        "vision_config.num_attention_heads": 16,
-        "vision_config.num_channels": 3,
-        "vision_config.image_size": 1024,
-        "vision_config.patch_size": 16,
-        "vision_config.hidden_act": "gelu",
+        **TEXT.defaults, "vision_config.hidden_size": 1024, "vision_config.intermediate_size": 4096,
+        "vision_config.num_hidden_layers": 24, "vision_config.num_attention_heads": 16, "vision_config.num_channels": 3,
+        "vision_config.image_size": 1024, "vision_config.patch_size": 16, "vision_config.hidden_act": "gelu",
         "spatial_merge_size": 2,
     },
     projector=(
-        *VISION,
-        *SIZES,
-        Fixed("vision.attention.layer_norm_epsilon", "f32", 1e-5),  # written into Transformers' modeling_pixtral
-        ACTIVATION,
-        u32("spatial_merge_size", "vision.spatial_merge_size"),
-        Also("preprocessor.size.longest_edge", "vision.image_size"),
-        Also("preprocessor.patch_size", "vision.patch_size"),
+        *VISION, *SIZES, Fixed("vision.attention.layer_norm_epsilon", "f32", 1e-5),  # written into Transformers' modeling_pixtral
+        ACTIVATION, u32("spatial_merge_size", "vision.spatial_merge_size"),
+        Also("preprocessor.size.longest_edge", "vision.image_size"), Also("preprocessor.patch_size", "vision.patch_size"),
         Fixed("projector_type", "str", "pixtral"),
     ),
     token_rows={"v.token_embd.img_break": ("language_model.model.embed_tokens.weight", "[IMG_BREAK]")},  # between rows of patches
     layouts={
         "gguf": replace(TEXT.layouts["gguf"], name="mistral3"),
-        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="mistral3"),
-        "mmproj": MMPROJ,
+        "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="mistral3"), "mmproj": MMPROJ,
     },
     implied={**TEXT.implied, "multimodal_projector_bias": present("multi_modal_projector.linear_1.bias")},
     shapes={
-        **TEXT.shapes,
-        "vision_tower.patch_conv.weight": (WIDTH, "vision_config.num_channels", PATCH, PATCH),
+        **TEXT.shapes, "vision_tower.patch_conv.weight": (WIDTH, "vision_config.num_channels", PATCH, PATCH),
         "vision_tower.transformer.layers.{v}.feed_forward.gate_proj.weight": (FEED, WIDTH),
         "vision_tower.transformer.layers.{v}.feed_forward.down_proj.weight": (WIDTH, FEED),
         "multi_modal_projector.patch_merger.merging_layer.weight": (WIDTH, product(MERGED, WIDTH)),
@@ -93,21 +75,16 @@ MISTRAL3 = replace(
         "multi_modal_projector.linear_2.weight": ("hidden_size", "hidden_size"),
     },
     projector_assumed={
-        "vision_config.model_type": ("pixtral", None),
-        "vision_config.hidden_act": ("gelu", "silu"),
-        "vision_config.rope_theta": (10000.0, None),
-        "vision_config.rope_parameters.rope_theta": (10000.0, None),
-        "vision_feature_layer": (-1, None),
-        "projector_hidden_act": ("gelu", None),
+        "vision_config.model_type": ("pixtral", None), "vision_config.hidden_act": ("gelu", "silu"),
+        "vision_config.rope_theta": (10000.0, None), "vision_config.rope_parameters.rope_theta": (10000.0, None),
+        "vision_feature_layer": (-1, None), "projector_hidden_act": ("gelu", None),
     },
     look_alike=None,
     placement=Placement(
-        "language_model.model.layers.{i}",
-        ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
-        ("language_model.model.norm", "language_model.lm_head"),
-        {"language_model.lm_head": "language_model.model.embed_tokens"},
+        "language_model.model.layers.{i}", ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
+        ("language_model.model.norm", "language_model.lm_head"), {"language_model.lm_head": "language_model.model.embed_tokens"},
         kv_elements=TEXT.placement.kv_elements,
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (MISTRAL3,)

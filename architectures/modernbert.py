@@ -3,23 +3,10 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture,
-    Fixed,
-    Layout,
-    Placement,
-    block,
-    code,
-    columns_of,
-    f32,
-    optional,
-    present,
-    product,
-    rows_of,
-    text,
-    u32,
-)
+    Architecture, Fixed, Layout, Placement, block, code, columns_of, f32, optional, present, product, rows_of, text, u32,
+)  # fmt: skip
 from hubclient.architectures.bert import ENCODING, LABELS
-from hubclient.architectures.periods import FirstOf
+from hubclient.architectures.language.periods import FirstOf
 
 EMBEDDINGS = {
     "model.embeddings.tok_embeddings.weight": "token_embd.weight",
@@ -44,46 +31,28 @@ HEAD = {
 MASKED = ("head.dense.weight", "head.norm.weight", "decoder.weight", "decoder.bias")
 
 MODERNBERT = Architecture(
-    name="modernbert",
-    hf=("ModernBertModel", "ModernBertForMaskedLM"),
-    model_type="modernbert",
-    prefix="model.",
+    name="modernbert", hf=("ModernBertModel", "ModernBertForMaskedLM"), model_type="modernbert", prefix="model.",
     config=(
-        u32("num_hidden_layers", "block_count"),
-        u32("max_position_embeddings", "context_length"),
-        u32("hidden_size", "embedding_length"),
-        u32("intermediate_size", "feed_forward_length"),
-        u32("num_attention_heads", "attention.head_count"),
-        f32("norm_eps", "attention.layer_norm_epsilon"),
-        f32("norm_eps", "attention.layer_norm_rms_epsilon"),
-        f32("rope_parameters.full_attention.rope_theta", "rope.freq_base"),
-        f32("rope_parameters.sliding_attention.rope_theta", "rope.freq_base_swa"),
-        Fixed("rope.scaling.type", "str", "none"),
+        u32("num_hidden_layers", "block_count"), u32("max_position_embeddings", "context_length"),
+        u32("hidden_size", "embedding_length"), u32("intermediate_size", "feed_forward_length"),
+        u32("num_attention_heads", "attention.head_count"), f32("norm_eps", "attention.layer_norm_epsilon"),
+        f32("norm_eps", "attention.layer_norm_rms_epsilon"), f32("rope_parameters.full_attention.rope_theta", "rope.freq_base"),
+        f32("rope_parameters.sliding_attention.rope_theta", "rope.freq_base_swa"), Fixed("rope.scaling.type", "str", "none"),
         u32("local_attention", "attention.sliding_window"),
         FirstOf(
-            "global_attn_every_n_layers", "layer_types", "full_attention", "sliding_attention", "attention.sliding_window_pattern"
+            "global_attn_every_n_layers", "layer_types", "full_attention", "sliding_attention",
+            "attention.sliding_window_pattern",
         ),
         code("classifier_pooling", "classifier.pooling_type", {"mean": 1, "cls": 2}),
-        text("hidden_activation", "hidden_activation"),
-        u32("vocab_size", "vocab_size"),
-        *ENCODING,
+        text("hidden_activation", "hidden_activation"), u32("vocab_size", "vocab_size"), *ENCODING,
     ),
     defaults={
-        "vocab_size": 50368,
-        "hidden_size": 768,
-        "intermediate_size": 1152,
-        "num_hidden_layers": 22,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 8192,
-        "norm_eps": 1e-5,
-        "rope_parameters.full_attention.rope_theta": 160000.0,
-        "rope_parameters.full_attention.rope_type": "default",
-        "rope_parameters.sliding_attention.rope_theta": 10000.0,
-        "rope_parameters.sliding_attention.rope_type": "default",
-        "local_attention": 128,
+        "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22, "num_attention_heads": 12,
+        "max_position_embeddings": 8192, "norm_eps": 1e-5, "rope_parameters.full_attention.rope_theta": 160000.0,
+        "rope_parameters.full_attention.rope_type": "default", "rope_parameters.sliding_attention.rope_theta": 10000.0,
+        "rope_parameters.sliding_attention.rope_type": "default", "local_attention": 128,
         "global_attn_every_n_layers": product(3, 1),  # Transformers 5 lists the kinds instead
-        "classifier_pooling": "cls",
-        "hidden_activation": "gelu",
+        "classifier_pooling": "cls", "hidden_activation": "gelu",
     },
     aliases={
         "global_rope_theta": "rope_parameters.full_attention.rope_theta",
@@ -103,27 +72,20 @@ MODERNBERT = Architecture(
         "model.layers.{i}.mlp.Wo.weight": ("hidden_size", "intermediate_size"),
     },
     assumed={
-        "hidden_activation": ("gelu", "silu"),
-        "classifier_activation": ("gelu", None),
-        "rope_scaling": (None,),
-        "rope_parameters.full_attention.rope_type": ("default",),
-        "rope_parameters.sliding_attention.rope_type": ("default",),
+        "hidden_activation": ("gelu", "silu"), "classifier_activation": ("gelu", None), "rope_scaling": (None,),
+        "rope_parameters.full_attention.rope_type": ("default",), "rope_parameters.sliding_attention.rope_type": ("default",),
     },
     tokenizer={
-        "add_default": {"bos": True, "eos": True, "sep": True},
-        "tokenizer_class": {"modern-bert": "PreTrainedTokenizerFast"},
+        "add_default": {"bos": True, "eos": True, "sep": True}, "tokenizer_class": {"modern-bert": "PreTrainedTokenizerFast"},
     },
     placement=Placement("model.layers.{i}", ("model.embeddings",), ("model.final_norm", "head", "decoder", "classifier")),
-)
+)  # fmt: skip
 
 MODERNBERT_CLASSIFIER = replace(
-    MODERNBERT,
-    name="modernbert-classifier",
-    hf=("ModernBertForSequenceClassification",),
-    config=(*MODERNBERT.config, LABELS),
+    MODERNBERT, name="modernbert-classifier", hf=("ModernBertForSequenceClassification",), config=(*MODERNBERT.config, LABELS),
     defaults={**MODERNBERT.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="modern-bert")},
     when=present("classifier.weight"),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (MODERNBERT, MODERNBERT_CLASSIFIER)

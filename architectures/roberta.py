@@ -6,21 +6,8 @@ The rows of positions up to the padding token's own are never read, and GGUF doe
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Following,
-    Layout,
-    Placement,
-    absent,
-    all_of,
-    block,
-    columns_of,
-    less,
-    present,
-    product,
-    rows_of,
-    says,
-    skip,
-    total,
-)
+    Following, Layout, Placement, absent, all_of, block, columns_of, less, present, product, rows_of, says, skip, total,
+)  # fmt: skip
 from hubclient.architectures.bert import BERT, BLOCK, EMBEDDINGS, ENCODING, LABELS, SHAPES, SIZES
 
 UNREAD = total("pad_token_id", 1)
@@ -44,11 +31,7 @@ MASKED = (
 KINDS = present("roberta.embeddings.token_type_embeddings.weight")
 
 ROBERTA = replace(
-    BERT,
-    name="roberta",
-    hf=("RobertaModel", "RobertaForMaskedLM"),
-    model_type="roberta",
-    prefix="roberta.",
+    BERT, name="roberta", hf=("RobertaModel", "RobertaForMaskedLM"), model_type="roberta", prefix="roberta.",
     config=(*SIZES, Following(less("max_position_embeddings", UNREAD), "context_length"), *ENCODING),
     defaults={**BERT.defaults, "vocab_size": 50265, "pad_token_id": (1, product(1, 1))},
     layouts={"gguf": Layout.of(*ENCODER, name="bert", drop=POSITION_IDS, omit=(*POOLER, *MASKED))},
@@ -63,16 +46,13 @@ ROBERTA = replace(
     when=all_of(says("tokenizer.ggml.model", "gpt2"), KINDS, absent("cls.output.weight")),
     tokenizer={"tokenizer_class": {"gpt-2": "RobertaTokenizer"}},
     placement=Placement("roberta.encoder.layer.{i}", ("roberta.embeddings",), ("roberta.pooler", "lm_head", "classifier")),
-)
+)  # fmt: skip
 
 ROBERTA_CLASSIFIER = replace(
-    ROBERTA,
-    name="roberta-classifier",
-    hf=("RobertaForSequenceClassification",),
-    config=(*ROBERTA.config, LABELS),
+    ROBERTA, name="roberta-classifier", hf=("RobertaForSequenceClassification",), config=(*ROBERTA.config, LABELS),
     defaults={**ROBERTA.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS, omit=POOLER)},
     when=all_of(says("tokenizer.ggml.model", "gpt2"), KINDS, present("classifier.out_proj.weight")),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (ROBERTA, ROBERTA_CLASSIFIER)

@@ -6,24 +6,9 @@ The decoder's blocks are counted apart from the encoder's. Only the first block 
 from collections.abc import Mapping
 
 from hubclient.architectures import (
-    Architecture,
-    Expr,
-    Fact,
-    Layout,
-    Placement,
-    absent,
-    block,
-    by_value,
-    columns_of,
-    either,
-    f32,
-    given,
-    optional,
-    present,
-    product,
-    rows_of,
-    u32,
-)
+    Architecture, Expr, Fact, Layout, Placement, absent, block, by_value, columns_of, either, f32, given, optional, present,
+    product, rows_of, u32,
+)  # fmt: skip
 
 SELF = {f"SelfAttention.{x}.weight": f"attn_{x}.weight" for x in "qkvo"} | {"layer_norm.weight": "attn_norm.weight"}
 CROSS = {f"EncDecAttention.{x}.weight": f"cross_attn_{x}.weight" for x in "qkvo"} | {
@@ -105,9 +90,7 @@ SHAPES = {
 T5 = Architecture(
     name="t5",
     hf=("T5ForConditionalGeneration", "T5Model", "T5WithLMHeadModel"),
-    model_type="t5",
-    blocks="num_layers",
-    repeats={"j": "num_decoder_layers"},
+    model_type="t5", blocks="num_layers", repeats={"j": "num_decoder_layers"},
     aliases={"hidden_size": "d_model", "head_dim": "d_kv", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     prefixes={"encoder.embed_tokens.": "shared.", "decoder.embed_tokens.": "shared."},
     config=(*SIZES, u32("num_decoder_layers", "decoder_block_count"), u32("decoder_start_token_id", "decoder_start_token_id")),
@@ -124,6 +107,6 @@ T5 = Architecture(
         dict.fromkeys(("encoder.embed_tokens", "decoder.embed_tokens", "lm_head"), "shared"),
         kv_elements=product(2, INNER),  # for each token of the decoder, and of the encoder's output
     ),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (T5,)

@@ -59,7 +59,6 @@ BY_GGML: Mapping[int, Encoding] = MappingProxyType({e.ggml: e for e in ENCODINGS
 BY_SAFETENSORS: Mapping[str, Encoding] = MappingProxyType({e.safetensors: e for e in ENCODINGS.values() if e.safetensors})
 
 
-
 def affine(bits: int, group: int, dtype: Encoding) -> Encoding:
     """MLX's affine encoding with scales and biases of `dtype` (F32, F16 or BF16); KeyError if there is none such."""
     return ENCODINGS[f"AFFINE{bits}_G{group}_{dtype.name}"]

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.elementwise import bare
+from hubclient.architectures.language.elementwise import bare
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS, F32
 from hubclient.model import encodings_of
@@ -21,8 +21,8 @@ from hubclient.model import encodings_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.arrays import Array
-    from hubclient.architectures.elementwise import Operation
+    from hubclient.architectures.language.arrays import Array
+    from hubclient.architectures.language.elementwise import Operation
     from hubclient.formats.model import Encoding
     from hubclient.plan import Step
     from hubclient.rows import Reader

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.language.declaration import Architecture
     from hubclient.formats.tokenizers import Tokenizer
 
 
@@ -62,7 +62,7 @@ class Packed:
 class Model:
     """A checkpoint through its architecture.
 
-    `config` is normalised (see hubclient.architectures.config), `raw_config` is config.json's content as the checkpoint
+    `config` is normalised (see hubclient.architectures.language.config), `raw_config` is config.json's content as the checkpoint
     has it or as it was rebuilt. `tensors` are the Hugging Face tensors under full names (with the architecture's prefix).
     `dtypes` says which encoding a Hugging Face checkpoint of this model has per tensor, where that is known; `fitting`
     names tensors stored wider than that whose values were found to fit it; `pre` is the name of the pre-tokenizer if the

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.expressions import evaluate, lookup
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.expressions import evaluate, lookup
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UsageError
 
 if TYPE_CHECKING:
-    from hubclient.architectures.arrays import Array
-    from hubclient.architectures.declaration import Placement
-    from hubclient.architectures.schedules import Schedule
+    from hubclient.architectures.language.arrays import Array
+    from hubclient.architectures.language.declaration import Placement
+    from hubclient.architectures.language.schedules import Schedule
     from hubclient.model import Model
 
 _KV_BYTES = 2  # caches are half precision unless a runtime is told otherwise

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hubclient import __version__
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Encoding, FileLayout, SourceFile

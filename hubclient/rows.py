@@ -16,7 +16,7 @@ from hubclient.model import Inline
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.arrays import Leaf
+    from hubclient.architectures.language.arrays import Leaf
     from hubclient.formats.model import Encoding, TensorRef
 
     Rows = np.ndarray[Any, Any]

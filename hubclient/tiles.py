@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.language.arrays import Array
 from hubclient.fidelity import Check
 from hubclient.formats import codecs
 from hubclient.model import Inline, encodings_of

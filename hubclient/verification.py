@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.language.arrays import Array
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats import codecs
@@ -28,7 +28,7 @@ from hubclient.tiles import common
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.arrays import Leaf
+    from hubclient.architectures.language.arrays import Leaf
     from hubclient.formats.model import Encoding, TensorRef
     from hubclient.model import Model, Target
 

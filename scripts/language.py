@@ -34,7 +34,9 @@ def main() -> None:
     """Print both."""
     modules = list(family_modules())
     sizes = {path.stem: len(path.read_text().splitlines()) for path in modules}
-    print(f"{len(sizes)} family modules, {min(sizes.values())} to {max(sizes.values())} lines, median {median(sizes.values()):g}\n")
+    print(
+        f"{len(sizes)} family modules, {min(sizes.values())} to {max(sizes.values())} lines, median {median(sizes.values()):g}\n"
+    )
     for name, lines in sorted(sizes.items(), key=lambda item: item[1]):
         print(f"{lines:5d}  {name}")
     used: dict[str, list[str]] = {}

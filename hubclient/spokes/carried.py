@@ -32,7 +32,7 @@ class Carried:
     """The content of `hubclient.checkpoint`.
 
     `dtype` is the commonest dtype of the Hugging Face tensors and `dtypes` lists those that have another; `config` is a
-    difference (see hubclient.architectures.config); `pre` is the pre-tokenizer's name if it was given by hand.
+    difference (see hubclient.architectures.language.config); `pre` is the pre-tokenizer's name if it was given by hand.
     """
 
     architecture: str

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.elementwise import bare
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.elementwise import bare
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.model import Encoding

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.config import difference
-from hubclient.architectures.layouts import Layout, Matching
-from hubclient.architectures.pairs import forward
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.config import difference
+from hubclient.architectures.language.layouts import Layout, Matching
+from hubclient.architectures.language.pairs import forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding
 from hubclient.formats import gguf
 from hubclient.formats.codecs import can_encode

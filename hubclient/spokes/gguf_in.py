@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.config import normalise, restore
+from hubclient.architectures.language.config import normalise, restore
 from hubclient.errors import DamagedInput, PluginConflict
 from hubclient.formats.jsonfile import write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, Value
@@ -16,7 +16,7 @@ from hubclient.spokes.exact import main_dtype, narrowed, values_of
 from hubclient.spokes.matching import converted, located, match, packed
 
 if TYPE_CHECKING:
-    from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.language.declaration import Architecture
     from hubclient.formats.tokenizers import Tokenizer
     from hubclient.plugins import Host
 

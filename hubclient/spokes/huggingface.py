@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array, Leaf
-from hubclient.architectures.config import normalise
+from hubclient.architectures.language.arrays import Array, Leaf
+from hubclient.architectures.language.config import normalise
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UsageError
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
@@ -23,7 +23,7 @@ from hubclient.model import Model, Naming, Request, Target, display_name, encodi
 from hubclient.spokes.packed import plain_dtype, refuse_unread, unpack, without_settings
 
 if TYPE_CHECKING:
-    from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.language.declaration import Architecture
     from hubclient.formats.tokenizers import Tokenizer
     from hubclient.plugins import Host
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.layouts import Bound, Matching
-from hubclient.architectures.tables import Side
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.layouts import Bound, Matching
+from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Encoding, OpenedCheckpoint
@@ -15,7 +15,7 @@ from hubclient.formats.names import shown
 from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
-    from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.language.declaration import Architecture
 
 T = TypeVar("T")
 _LONG = 100  # characters of a tensor's name in a message

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.config import difference, spell
-from hubclient.architectures.layouts import Layout, Matching
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.config import difference, spell
+from hubclient.architectures.language.layouts import Layout, Matching
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
 from hubclient.formats import mlx
 from hubclient.formats.codecs import can_encode, can_repack

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.config import restore
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.config import restore
 from hubclient.errors import DamagedInput, UnsupportedArchitecture
 from hubclient.formats.encodings import BF16, ENCODINGS, F32
 from hubclient.formats.jsonfile import read_object
@@ -19,8 +19,8 @@ from hubclient.spokes import huggingface, projector, rebuild
 from hubclient.spokes.matching import converted, located, match
 
 if TYPE_CHECKING:
-    from hubclient.architectures.declaration import Architecture
-    from hubclient.architectures.layouts import Layout
+    from hubclient.architectures.language.declaration import Architecture
+    from hubclient.architectures.language.layouts import Layout
     from hubclient.plugins import Host
 
 QUANTIZATION = ("quantization", "quantization_config")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput, UnsupportedEncoding
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.model import Encoding, OpenedCheckpoint

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Slice, reshaped
-from hubclient.architectures.config import normalise
-from hubclient.architectures.expressions import lookup
-from hubclient.architectures.pairs import Fixed, backward, forward
+from hubclient.architectures.language.arrays import Slice, reshaped
+from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.expressions import lookup
+from hubclient.architectures.language.pairs import Fixed, backward, forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UsageError
 from hubclient.formats.gguf import PROJECTOR
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
@@ -20,8 +20,8 @@ from hubclient.spokes import rebuild
 from hubclient.spokes.matching import converted, located, lost, match
 
 if TYPE_CHECKING:
-    from hubclient.architectures.arrays import Array
-    from hubclient.architectures.declaration import Architecture
+    from hubclient.architectures.language.arrays import Array
+    from hubclient.architectures.language.declaration import Architecture
 
 SPACE = "mmproj"
 _TYPE = "projector_type"

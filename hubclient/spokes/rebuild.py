@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.config import inner, spell
-from hubclient.architectures.declaration import NULL, columns_of, rows_of
-from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
-from hubclient.architectures.pairs import Pair, Pairs, backward, forward, u32
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.config import inner, spell
+from hubclient.architectures.language.declaration import NULL, columns_of, rows_of
+from hubclient.architectures.language.expressions import COMPUTED, evaluate, lookup
+from hubclient.architectures.language.pairs import Pair, Pairs, backward, forward, u32
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes.huggingface import TORCH_DTYPES
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from hubclient.architectures.declaration import Architecture, Shapes
-    from hubclient.architectures.expressions import Expr
+    from hubclient.architectures.language.declaration import Architecture, Shapes
+    from hubclient.architectures.language.expressions import Expr
 
 _TOKEN_IDS: Pairs = (
     u32("bos_token_id", "tokenizer.ggml.bos_token_id"),

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from hubclient.architectures.arrays import Array, Leaf, reshaped
-from hubclient.architectures.scaled import Scaled
+from hubclient.architectures.language.arrays import Array, Leaf, reshaped
+from hubclient.architectures.language.scaled import Scaled
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.model import Encoding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubclient.architectures.declaration import Architecture, Placement
+from hubclient.architectures.language.declaration import Architecture, Placement
 from hubclient.errors import DamagedInput, UnsupportedArchitecture
 from hubclient.formats.jsonfile import read_object
 from hubclient.formats.model import OpenedCheckpoint

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput
 from hubclient.testing.bench import Subject, refuse, require
 from hubclient.testing.folders import numbers
@@ -15,7 +15,7 @@ from hubclient.testing.names import matched
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.layouts import Bound
+    from hubclient.architectures.language.layouts import Bound
     from hubclient.testing.synthetic import Synthetic
 
     Rows = np.ndarray[Any, Any]

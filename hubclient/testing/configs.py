@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import Pair, Share
-from hubclient.architectures.config import normalise
-from hubclient.architectures.expressions import lookup
-from hubclient.architectures.pairs import Pairs, backward, forward
+from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.expressions import lookup
+from hubclient.architectures.language.pairs import Pairs, backward, forward
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes import projector, rebuild

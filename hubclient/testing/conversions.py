@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubclient import Checkpoint
-from hubclient.architectures.expressions import lookup
+from hubclient.architectures.language.expressions import lookup
 from hubclient.checkpoint import run
 from hubclient.testing import folders
 from hubclient.testing.bench import Subject, require

@@ -115,7 +115,7 @@ def _required(subject: Subject, model: Synthetic) -> Iterator[str]:
 
 def _files(model: Synthetic, patterns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Names in files, and full names, of the tensors of some patterns."""
-    from hubclient.architectures.patterns import Pattern, template
+    from hubclient.architectures.language.patterns import Pattern, template
 
     wanted = {Pattern.of(text).template for text in patterns}
     return ((model.file_name(name), name) for name in model.shapes if template(name)[0] in wanted)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import NULL, Flags, Pair, Share
-from hubclient.architectures.config import inner, normalise
-from hubclient.architectures.expressions import lookup
+from hubclient.architectures.language.config import inner, normalise
+from hubclient.architectures.language.expressions import lookup
 from hubclient.testing.sizes import computed, known, plain, size_keys, size_of, small
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubclient.architectures.expressions import lookup
+from hubclient.architectures.language.expressions import lookup
 from hubclient.testing.bench import Subject, require
 from hubclient.testing.made_up import implied_by
 
 if TYPE_CHECKING:
-    from hubclient.architectures.layouts import Matching
-    from hubclient.architectures.tables import Side
+    from hubclient.architectures.language.layouts import Matching
+    from hubclient.architectures.language.tables import Side
     from hubclient.testing.synthetic import Synthetic
 
 

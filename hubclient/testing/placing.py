@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from hubclient import Checkpoint, place
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.testing.bench import Subject, require
 
 _CONTEXT = 16  # tokens

@@ -7,16 +7,16 @@ from itertools import product as pairings
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import columns_of, rows_of
-from hubclient.architectures.arrays import Leaf
-from hubclient.architectures.expressions import evaluate
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.arrays import Leaf
+from hubclient.architectures.language.expressions import evaluate
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 from hubclient.testing.bench import refuse
 from hubclient.testing.sizes import expressions, size_of, spelled, values_of
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
-    from hubclient.architectures.tables import Rule
+    from hubclient.architectures.language.tables import Rule
 
 Shape = tuple[int, ...]
 _ENOUGH = 20000  # candidates tried before the author is asked

@@ -12,8 +12,8 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import by_value, columns_of, rows_of
-from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
-from hubclient.architectures.transforms import Transform
+from hubclient.architectures.language.expressions import COMPUTED, evaluate, lookup
+from hubclient.architectures.language.transforms import Transform
 from hubclient.errors import DamagedInput
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from itertools import product as pairings
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import absent, all_of, given, present
-from hubclient.architectures.expressions import evaluate
-from hubclient.architectures.patterns import Pattern
+from hubclient.architectures.language.expressions import evaluate
+from hubclient.architectures.language.patterns import Pattern
 from hubclient.errors import DamagedInput, HubclientError
 from hubclient.spokes.projector import SPACE
 from hubclient.spokes.rebuild import rebuild
@@ -20,7 +20,7 @@ from hubclient.testing.sizes import keys_in, size_keys
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture, Fact
-    from hubclient.architectures.tables import Rule
+    from hubclient.architectures.language.tables import Rule
 
 _OTHER = 2  # how many there are of what a capture counts that nothing says the number of
 

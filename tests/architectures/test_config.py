@@ -24,9 +24,9 @@ from hubclient.architectures import (
     text,
     u32,
 )
-from hubclient.architectures.config import difference, normalise, restore, spell
-from hubclient.architectures.expressions import evaluate, lookup
-from hubclient.architectures.pairs import backward, forward, shortest_float32
+from hubclient.architectures.language.config import difference, normalise, restore, spell
+from hubclient.architectures.language.expressions import evaluate, lookup
+from hubclient.architectures.language.pairs import backward, forward, shortest_float32
 from hubclient.errors import DamagedInput
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from hubclient.architectures import Architecture
-from hubclient.architectures.config import normalise
-from hubclient.architectures.expressions import COMPUTED, lookup
-from hubclient.architectures.pairs import forward
+from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.expressions import COMPUTED, lookup
+from hubclient.architectures.language.pairs import forward
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.architectures import Flags
-from hubclient.architectures.entries import Sum, Times, Told
-from hubclient.architectures.pairs import Entry, backward, forward, u32
+from hubclient.architectures.language.entries import Sum, Times, Told
+from hubclient.architectures.language.pairs import Entry, backward, forward, u32
 from hubclient.errors import DamagedInput
 
 ROPE, KEY = u32("rope", "dimension_count"), Sum("rest", "rope", "key_length")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hubclient.architectures.elementwise import NegativeExp
-from hubclient.architectures.exponential import exponential
+from hubclient.architectures.language.elementwise import NegativeExp
+from hubclient.architectures.language.exponential import exponential
 
 EVERY_BF16 = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubclient.architectures import absent, all_of, given, less, present, says, total
-from hubclient.architectures.expressions import evaluate
+from hubclient.architectures.language.expressions import evaluate
 from hubclient.errors import DamagedInput
 
 FILE = {"a.weight": (), "tokenizer.ggml.model": "t5"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hubclient.architectures.config import normalise
 from hubclient.architectures.falcon import FALCON
 from hubclient.architectures.gpt_neox import GPT_NEOX
-from hubclient.architectures.pairs import backward, forward
+from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.pairs import backward, forward
 from hubclient.architectures.stablelm import STABLELM
 from hubclient.spokes.rebuild import assumption_losses
 

@@ -26,9 +26,9 @@ from hubclient.architectures import (
     stack,
     transpose,
 )
-from hubclient.architectures.layouts import Matching
-from hubclient.architectures.patterns import Pattern, template
-from hubclient.architectures.tables import Rule, Side
+from hubclient.architectures.language.layouts import Matching
+from hubclient.architectures.language.patterns import Pattern, template
+from hubclient.architectures.language.tables import Rule, Side
 from hubclient.plugins import Host
 from hubclient.plugins.builtins import ARCHITECTURES
 from hubclient.plugins.discovery import Scan

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hubclient.architectures import LongRopeFactors, LongRopeScale
-from hubclient.architectures.config import normalise, spell
+from hubclient.architectures.language.config import normalise, spell
 from hubclient.errors import DamagedInput
 
 LONG, SCALE = LongRopeFactors("long_factor", "head_dim"), LongRopeScale()

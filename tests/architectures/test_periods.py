@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubclient.architectures.periods import FirstOf
+from hubclient.architectures.language.periods import FirstOf
 from hubclient.errors import DamagedInput
 
 PAIR = FirstOf("period", "kinds", "full", "sliding", "pattern")

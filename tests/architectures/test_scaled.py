@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubclient.architectures.arrays import Concat, Leaf
-from hubclient.architectures.elementwise import Add, Computed
-from hubclient.architectures.gathers import Permute, Transpose
-from hubclient.architectures.scaled import Scaled
+from hubclient.architectures.language.arrays import Concat, Leaf
+from hubclient.architectures.language.elementwise import Add, Computed
+from hubclient.architectures.language.gathers import Permute, Transpose
+from hubclient.architectures.language.scaled import Scaled
 
 
 def floats(leaf: Leaf, start: int, stop: int) -> np.ndarray[Any, Any]:

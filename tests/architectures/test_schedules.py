@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.architectures import Alternating, Kinds, every, listed, offset_of, others, period_of
-from hubclient.architectures.schedules import periodic
+from hubclient.architectures.language.schedules import periodic
 from hubclient.errors import DamagedInput
 
 HEADS = Alternating("heads", "attention.head_count_kv", "period", "offset")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.architectures import Transform, concat, identity, rope, shift, transpose
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput
 
 Config = dict[str, Any]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from planning import Stop, after, to_gguf
 from running import Here
 
-from hubclient.architectures.arrays import Array, Concat, Leaf, Reshape
-from hubclient.architectures.elementwise import Add, Computed, NegativeExp, bare
-from hubclient.architectures.gathers import Permute
+from hubclient.architectures.language.arrays import Array, Concat, Leaf, Reshape
+from hubclient.architectures.language.elementwise import Add, Computed, NegativeExp, bare
+from hubclient.architectures.language.gathers import Permute
 from hubclient.checkpoint import run
 from hubclient.cli import main
 from hubclient.fidelity import Check, kept

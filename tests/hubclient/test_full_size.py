@@ -18,8 +18,8 @@ from golden import without_our_keys
 from reference import DATA
 
 from hubclient import Checkpoint
-from hubclient.architectures.config import normalise
-from hubclient.architectures.pairs import shortest_float32
+from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.pairs import shortest_float32
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Inline

@@ -51,5 +51,7 @@ def test_a_config_as_transformers_saves_it_gives_the_same_gguf(golden: Golden, w
     AutoConfig.from_pretrained(golden.checkpoint).save_pretrained(folder)
     saved = json.loads((folder / "config.json").read_text())
     assert "torch_dtype" not in saved and "rope_theta" not in saved
-    gguf, *_ = Checkpoint.from_pretrained(folder).save_pretrained(tmp_path / "out.gguf", format="gguf", type="f32", pre=golden.pre)
+    gguf, *_ = Checkpoint.from_pretrained(folder).save_pretrained(
+        tmp_path / "out.gguf", format="gguf", type="f32", pre=golden.pre
+    )
     assert unexplained(golden, differences(golden, gguf, "f32")) == {}

@@ -20,8 +20,8 @@ from rawsafetensors import entry, put, put_index
 from running import Here, counting_reads, killed, leftovers
 
 from hubclient import Checkpoint, disk, errors, tiles
-from hubclient.architectures.arrays import Array, Concat, Leaf, Slice
-from hubclient.architectures.gathers import Permute
+from hubclient.architectures.language.arrays import Array, Concat, Leaf, Slice
+from hubclient.architectures.language.gathers import Permute
 from hubclient.checkpoint import run
 from hubclient.direct import write_blocks
 from hubclient.formats import codecs, gguf, safetensors

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rawsafetensors import entry, put
 
-from hubclient.architectures.arrays import Array, Leaf
-from hubclient.architectures.elementwise import Add, Computed
-from hubclient.architectures.gathers import Permute, Transpose
+from hubclient.architectures.language.arrays import Array, Leaf
+from hubclient.architectures.language.elementwise import Add, Computed
+from hubclient.architectures.language.gathers import Permute, Transpose
 from hubclient.errors import EnvironmentFault, SourceChanged
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32, Q8_0
 from hubclient.formats.model import Encoding, FileLayout, TensorRef

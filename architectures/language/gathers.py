@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array
+from hubclient.architectures.language.arrays import Array
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.arrays import Load
+    from hubclient.architectures.language.arrays import Load
 
     Rows = np.ndarray[Any, Any]
 

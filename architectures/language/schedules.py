@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from reprlib import repr as shown
 from typing import Any, Protocol
 
-from hubclient.architectures.expressions import Expr, evaluate, lookup
-from hubclient.architectures.pairs import Typed, full_key
-from hubclient.architectures.patterns import Pattern, template
+from hubclient.architectures.language.expressions import Expr, evaluate, lookup
+from hubclient.architectures.language.pairs import Typed, full_key
+from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 
 _LIMIT = 1 << 16  # blocks; a config that announces more is refused before a list of them is made

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hubclient.architectures.patterns import Pattern
-from hubclient.architectures.transforms import Arrow, Transform, identity
+from hubclient.architectures.language.patterns import Pattern
+from hubclient.architectures.language.transforms import Arrow, Transform, identity
 
 Side = Literal["hf", "target"]
 Names = str | tuple[str, ...]

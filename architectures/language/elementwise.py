@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubclient.architectures.arrays import Array, Concat
+from hubclient.architectures.language.arrays import Array, Concat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
 
-    from hubclient.architectures.arrays import Leaf, Load
+    from hubclient.architectures.language.arrays import Leaf, Load
 
     Rows = np.ndarray[Any, Any]
 
@@ -77,7 +77,7 @@ class NegativeExp:
 
     def apply(self, values: Rows) -> Rows:
         """The negative exponentials."""
-        from hubclient.architectures.exponential import exponential
+        from hubclient.architectures.language.exponential import exponential
 
         return -exponential(values)
 

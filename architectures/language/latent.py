@@ -4,12 +4,12 @@ GGUF keeps the matrix that does it in two parts: for keys (transposed, so that i
 values. Source: Transformers `modeling_deepseek_v2`; llama.cpp `models/deepseek2.cpp`.
 """
 
-from hubclient.architectures.entries import Sum, Times
-from hubclient.architectures.expressions import Expr, product, total
-from hubclient.architectures.pairs import Fixed, Following, Pairs, u32
-from hubclient.architectures.primitives import concat, reshape, transpose, ungroup
-from hubclient.architectures.tables import either
-from hubclient.architectures.transforms import each
+from hubclient.architectures.language.entries import Sum, Times
+from hubclient.architectures.language.expressions import Expr, product, total
+from hubclient.architectures.language.pairs import Fixed, Following, Pairs, u32
+from hubclient.architectures.language.primitives import concat, reshape, transpose, ungroup
+from hubclient.architectures.language.tables import either
+from hubclient.architectures.language.transforms import each
 
 HEADS, NOPE, ROPE, VALUE = "num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
 KEYS, VALUES = product(HEADS, NOPE), product(HEADS, VALUE)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from reprlib import repr as shown
 from typing import Any
 
-from hubclient.architectures.expressions import Expr, evaluate, lookup
-from hubclient.architectures.pairs import Typed, f32, full_key, shortest_float32, u32
+from hubclient.architectures.language.expressions import Expr, evaluate, lookup
+from hubclient.architectures.language.pairs import Typed, f32, full_key, shortest_float32, u32
 from hubclient.errors import DamagedInput
 
 

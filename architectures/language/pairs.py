@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from reprlib import repr as shown
 from typing import Any, Protocol
 
-from hubclient.architectures.expressions import Expr, evaluate, lookup, product
+from hubclient.architectures.language.expressions import Expr, evaluate, lookup, product
 from hubclient.errors import DamagedInput
 
 Typed = tuple[str, Any]  # (type name, value): the shape of hubclient.formats.model.Value

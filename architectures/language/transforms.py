@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, overload
 
-from hubclient.architectures.arrays import Array
-from hubclient.architectures.expressions import Expr
+from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.expressions import Expr
 
 Config = Mapping[str, Any]
 Arrays = tuple[Array, ...]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from hubclient.architectures.config import Default
-from hubclient.architectures.expressions import Expr, evaluate
-from hubclient.architectures.layouts import Layout
-from hubclient.architectures.pairs import Pairs
-from hubclient.architectures.patterns import Pattern, template
-from hubclient.architectures.schedules import Schedule, offset_of, period_of
+from hubclient.architectures.language.config import Default
+from hubclient.architectures.language.expressions import Expr, evaluate
+from hubclient.architectures.language.layouts import Layout
+from hubclient.architectures.language.pairs import Pairs
+from hubclient.architectures.language.patterns import Pattern, template
+from hubclient.architectures.language.schedules import Schedule, offset_of, period_of
 from hubclient.errors import DamagedInput
 
 # Hugging Face names and shapes of a model's tensors. Where look-alikes are told apart on the way back, also the target's

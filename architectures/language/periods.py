@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from reprlib import repr as shown
 from typing import Any
 
-from hubclient.architectures.expressions import evaluate, lookup
-from hubclient.architectures.pairs import Typed, full_key
-from hubclient.architectures.schedules import every, periodic
+from hubclient.architectures.language.expressions import evaluate, lookup
+from hubclient.architectures.language.pairs import Typed, full_key
+from hubclient.architectures.language.schedules import every, periodic
 from hubclient.errors import DamagedInput
 
 

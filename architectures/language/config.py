@@ -12,7 +12,7 @@ from reprlib import repr as shown
 from types import MappingProxyType
 from typing import Any
 
-from hubclient.architectures.expressions import COMPUTED, evaluate, lookup
+from hubclient.architectures.language.expressions import COMPUTED, evaluate, lookup
 from hubclient.errors import DamagedInput
 
 Default = Any  # a plain value, or an Expr for a default that follows from other keys

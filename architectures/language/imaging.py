@@ -8,8 +8,8 @@ from math import isqrt
 from reprlib import repr as shown
 from typing import Any
 
-from hubclient.architectures.expressions import Expr, evaluate, lookup
-from hubclient.architectures.pairs import Typed, full_key, numbers, u32
+from hubclient.architectures.language.expressions import Expr, evaluate, lookup
+from hubclient.architectures.language.pairs import Typed, full_key, numbers, u32
 from hubclient.errors import DamagedInput
 
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hubclient.architectures.arrays import Array, Padded, Slice, cut, joined, reshaped, row_shape
-from hubclient.architectures.elementwise import Add, NegativeExp, Operation, computed
-from hubclient.architectures.expressions import Expr, evaluate
-from hubclient.architectures.gathers import Permute, Transpose, Ungroup
-from hubclient.architectures.transforms import Arrays, Config, Transform
+from hubclient.architectures.language.arrays import Array, Padded, Slice, cut, joined, reshaped, row_shape
+from hubclient.architectures.language.elementwise import Add, NegativeExp, Operation, computed
+from hubclient.architectures.language.expressions import Expr, evaluate
+from hubclient.architectures.language.gathers import Permute, Transpose, Ungroup
+from hubclient.architectures.language.transforms import Arrays, Config, Transform
 from hubclient.errors import DamagedInput
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hubclient.architectures.expressions import evaluate, lookup
-from hubclient.architectures.patterns import Captures, Pattern, overlap, template
-from hubclient.architectures.tables import Rule, Side, Table, rule_of
-from hubclient.architectures.transforms import identity
+from hubclient.architectures.language.expressions import evaluate, lookup
+from hubclient.architectures.language.patterns import Captures, Pattern, overlap, template
+from hubclient.architectures.language.tables import Rule, Side, Table, rule_of
+from hubclient.architectures.language.transforms import identity
 
 
 @dataclass(frozen=True, slots=True)

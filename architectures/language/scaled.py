@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Array, Leaf
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from hubclient.architectures.arrays import Load
+    from hubclient.architectures.language.arrays import Load
 
     Rows = np.ndarray[Any, Any]
 
