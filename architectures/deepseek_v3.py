@@ -38,45 +38,25 @@ MLX = GGUF.following(
 )
 
 DEEPSEEK_V3 = replace(
-    DEEPSEEK_V2,
-    name="deepseek_v3",
-    hf=("DeepseekV3ForCausalLM", "DeepseekV3Model"),
-    model_type="deepseek_v3",
+    DEEPSEEK_V2, name="deepseek_v3", hf=("DeepseekV3ForCausalLM", "DeepseekV3Model"), model_type="deepseek_v3",
     config=(*CONFIG, Pair("scoring_func", "expert_gating_func", "u32", codes=SCORES, null=SCORES["sigmoid"])),
     aliases={"num_local_experts": COUNT, "num_mtp_layers": "num_nextn_predict_layers"},
     defaults={
-        **DEEPSEEK_V2.defaults,
-        "vocab_size": 129280,
-        "hidden_size": 7168,
-        "intermediate_size": 18432,
-        "num_hidden_layers": 61,
-        "num_attention_heads": 128,
-        "max_position_embeddings": 4096,
-        "first_k_dense_replace": 3,
-        "n_routed_experts": 256,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 8,
-        "n_group": 8,
-        "topk_group": 4,
-        "routed_scaling_factor": 2.5,
-        "norm_topk_prob": True,
-        "moe_intermediate_size": 2048,
-        "num_nextn_predict_layers": 1,
+        **DEEPSEEK_V2.defaults, "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61,
+        "num_attention_heads": 128, "max_position_embeddings": 4096, "first_k_dense_replace": 3, "n_routed_experts": 256,
+        "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True, "moe_intermediate_size": 2048, "num_nextn_predict_layers": 1,
     },
     layouts={"gguf": GGUF, "mlx": MLX},
     implied={
-        **DEEPSEEK_V2.implied,
-        "topk_method": given(CORRECTIONS, "noaux_tc"),
-        "num_nextn_predict_layers": given(CORRECTIONS, 0),
+        **DEEPSEEK_V2.implied, "topk_method": given(CORRECTIONS, "noaux_tc"), "num_nextn_predict_layers": given(CORRECTIONS, 0),
     },
     shapes={**DEEPSEEK_V2.shapes, CORRECTIONS: (COUNT,)},
     assumed={
-        **DEEPSEEK_V2.assumed,
-        "scoring_func": ("sigmoid", None),
-        "topk_method": ("noaux_tc", None),
+        **DEEPSEEK_V2.assumed, "scoring_func": ("sigmoid", None), "topk_method": ("noaux_tc", None),
         "rope_interleave": (True, None),
     },
     when=present(CORRECTIONS),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (DEEPSEEK_V3,)

@@ -24,30 +24,20 @@ GGUF = Layout.of(ENDS, block("model.layers.{i}", "blk.{i}", NORMS, ATTENTION, EX
 MOE = "model.layers.{i}.block_sparse_moe"
 
 MIXTRAL = Architecture(
-    name="mixtral",
-    hf=("MixtralForCausalLM", "MixtralModel"),
-    model_type="mixtral",
-    prefix="model.",
+    name="mixtral", hf=("MixtralForCausalLM", "MixtralModel"), model_type="mixtral", prefix="model.",
     config=(*LLAMA.config, *counts("num_local_experts")),
     aliases={"num_experts": "num_local_experts"},
     defaults={
-        **LLAMA.defaults,
-        "intermediate_size": 14336,
-        "num_key_value_heads": (8, product("num_attention_heads", 1)),
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1000000.0,
-        "num_local_experts": 8,
+        **LLAMA.defaults, "intermediate_size": 14336, "num_key_value_heads": (8, product("num_attention_heads", 1)),
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0, "num_local_experts": 8,
         "num_experts_per_tok": 2,
     },
     layouts={
-        "gguf": GGUF,
-        "mlx": GGUF.following(block("model.layers.{i}", "model.layers.{i}", SWITCHED), name="mixtral"),
+        "gguf": GGUF, "mlx": GGUF.following(block("model.layers.{i}", "model.layers.{i}", SWITCHED), name="mixtral"),
     },
     implied={**TIED, "intermediate_size": columns_of("model.layers.0.block_sparse_moe.experts.0.w2.weight")},
     shapes={
-        **SHAPES,
-        f"{MOE}.gate.weight": ("num_local_experts", "hidden_size"),
+        **SHAPES, f"{MOE}.gate.weight": ("num_local_experts", "hidden_size"),
         f"{MOE}.experts.{{e}}.w1.weight": ("intermediate_size", "hidden_size"),
         f"{MOE}.experts.{{e}}.w2.weight": ("hidden_size", "intermediate_size"),
         f"{MOE}.experts.{{e}}.w3.weight": ("intermediate_size", "hidden_size"),
@@ -56,6 +46,6 @@ MIXTRAL = Architecture(
     when=present("model.layers.0.block_sparse_moe.gate.weight"),
     tokenizer=LLAMA.tokenizer,
     placement=replace(LLAMA.placement, experts=("block_sparse_moe.experts",)),
-)
+)  # fmt: skip
 
 ARCHITECTURES = (MIXTRAL,)

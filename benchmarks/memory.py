@@ -10,30 +10,32 @@ from benchmarks.figures import Figure
 from benchmarks.runs import fresh, hubclient, measured
 
 BUDGETS = ("512M", "128M")
-TYPES = ("bf16", "f16", "q8_0")
-_MODELS = {"tinyllama": "1.1 B", "wide": "one 4.2 GB tensor"}
+_MODELS = {"tinyllama": "1.1 B", "wide": "one 4.2 GB tensor", "experts": "256 experts in 160 shards"}
+_GGUF = tuple(("gguf", kind) for kind in ("bf16", "f16", "q8_0"))
+CASES = {"tinyllama": (*_GGUF, ("mlx", "4bit")), "wide": _GGUF, "experts": (("gguf", "bf16"), ("gguf", "q8_0"), ("mlx", "4bit"))}
 _TIMES = 3  # the largest of so many runs counts
 _MIB = 1 << 20
 
 
 def measure(bench: Path, rounds: int) -> list[Figure]:  # noqa: ARG001 - a peak is no median
     """One figure per model, type and budget."""
-    return [_figure(name, kind, budget, bench) for name, kind, budget in product(_MODELS, TYPES, BUDGETS)]
+    cases = [(name, *case) for name, found in CASES.items() for case in found]
+    return [_figure(*case, budget, bench) for case, budget in product(cases, BUDGETS)]
 
 
-def _figure(name: str, kind: str, budget: str, bench: Path) -> Figure:
+def _figure(name: str, to: str, kind: str, budget: str, bench: Path) -> Figure:
     small, model = ensure("small", bench), ensure(name, bench)
-    _peak(small, kind, budget, bench)  # compiles
-    base = [_peak(small, kind, budget, bench) for _ in range(_TIMES)]
-    peaks = [_peak(model, kind, budget, bench) for _ in range(_TIMES)]
+    _peak(small, to, kind, budget, bench)  # compiles
+    base = [_peak(small, to, kind, budget, bench) for _ in range(_TIMES)]
+    peaks = [_peak(model, to, kind, budget, bench) for _ in range(_TIMES)]
     runs = {"1 MB": [peak / _MIB for peak in base], _MODELS[name]: [peak / _MIB for peak in peaks]}
     over = max(runs[_MODELS[name]]) - min(runs["1 MB"])
-    told = f"peak memory over 1 MB model, {_MODELS[name]} to {kind} at --max-memory {budget}"
+    told = f"peak memory over 1 MB model, {_MODELS[name]} to {'MLX ' if to == 'mlx' else ''}{kind} at --max-memory {budget}"
     return Figure(told, over, "MiB", float(budget[:-1]), False, runs, "MiB")
 
 
-def _peak(model: Path, kind: str, budget: str, bench: Path) -> int:
-    out = fresh(bench / "out" / "memory.gguf")
-    peak = measured(hubclient("convert", model, out, "--to", "gguf", "--type", kind, "--max-memory", budget)).peak
-    out.unlink()
+def _peak(model: Path, to: str, kind: str, budget: str, bench: Path) -> int:
+    out = fresh(bench / "out" / "memory")
+    peak = measured(hubclient("convert", model, out, "--to", to, "--type", kind, "--max-memory", budget)).peak
+    fresh(out)
     return peak

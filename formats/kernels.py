@@ -69,7 +69,7 @@ def f16_from_f32(bits: Words, halves: Halves) -> None:
 
 
 @kernel
-def f16_from_bf16(source: Halves, halves: Halves) -> int:
+def f16_from_bf16(source: Halves, halves: Halves) -> u32:
     """uint16 [n] to uint16 [n], without a float32 array in between; returns how many numbers change (NaN equals NaN).
 
     All eight digits of a bfloat16 have a place in a normal float16. Below, adding 0.5 rounds (see `half_of`): what comes
@@ -88,7 +88,7 @@ def f16_from_bf16(source: Halves, halves: Halves) -> int:
 
 
 @kernel
-def unlike(one: Words, two: Words) -> int:
+def unlike(one: Words, two: Words) -> u32:
     """How many float32 (their bits) differ from those in the same places; NaN equals NaN."""
     count = u32(0)
     for i in range(one.size):

@@ -5,4 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+TESTS = Path(__file__).resolve().parent
+
+sys.path.insert(0, str(TESTS))
+sys.path.append(str(TESTS.parent))  # the benchmarks, which are installed nowhere

@@ -20,6 +20,7 @@ from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Model, Naming, Request, Target, display_name, encodings_of
+from hubclient.spokes.matching import as_if_stored
 from hubclient.spokes.packed import plain_dtype, refuse_unread, unpack, without_settings
 
 if TYPE_CHECKING:
@@ -197,13 +198,14 @@ def write(model: Model, request: Request) -> Target:
 
 def _outputs(model: Model, wanted: Encoding | None) -> Iterator[tuple[str, Array, Encoding]]:
     """Name, array and encoding of each tensor of a folder; what the source has packed stays so unless a dtype is wanted."""
-    for name, array in model.tensors.items():
+    tensors = model.tensors if wanted is None else as_if_stored(model, wanted)
+    for name, array in tensors.items():
         stored = stored_name(name, model.architecture, model.naming)
         if wanted is None and stored in model.packed.parts:
             yield from ((part, own, own.ref.encoding) for part, own in model.packed.parts[stored].items())
         else:
             own = restored(model, array, name)  # blocks that safetensors has a name for stay blocks
-            yield stored, array, own if wanted is None or own.planes else cast(array, wanted)
+            yield stored, array, own if wanted is None else cast(array, wanted)
     if wanted is None:
         yield from ((part, own, own.ref.encoding) for part, own in model.packed.aside.items())
 
@@ -239,7 +241,7 @@ def written_config(model: Model, specs: list[TensorSpec], wanted: Encoding | Non
     """config.json's content for an output of these tensors, all of them of the dtype `wanted` if there is one."""
     if wanted is None or wanted.name not in TORCH_DTYPES or not specs:
         return dict(model.raw_config)
-    raw = without_settings(model.raw_config) if model.packed.parts else model.raw_config
+    raw = without_settings(model.raw_config)  # nothing is packed any more
     key = "dtype" if "dtype" in raw else "torch_dtype"
     return {**raw, key: TORCH_DTYPES[wanted.name]}
 

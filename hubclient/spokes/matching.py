@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.expressions import evaluate
 from hubclient.architectures.language.layouts import Bound, Matching
 from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
@@ -16,6 +18,7 @@ from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.declaration import Architecture
+    from hubclient.model import Model
 
 T = TypeVar("T")
 _LONG = 100  # characters of a tensor's name in a message
@@ -47,6 +50,7 @@ def match(
     if beyond:
         capture, layer = min(beyond)
         told = {"i": architecture.blocks, **architecture.repeats}[capture]
+        evaluate(told, config)  # which says what is wrong with a number that is none
         raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({told})")
     return matching
 
@@ -73,6 +77,28 @@ def packed(matching: Matching) -> dict[str, Encoding]:
         if bound.rule.stored
         for name in bound.outputs
     }
+
+
+def as_if_stored(model: Model, wanted: Encoding) -> dict[str, Array]:
+    """A model's tensors as Hugging Face names and shapes them in another encoding than the one they are packed in.
+
+    Where a layout has lines for packed tensors and others for plain ones, a tensor goes through the one and comes back
+    through the other.
+    """
+    layout = model.architecture.layouts.get("gguf")
+    tensors = dict(model.tensors)
+    if layout is None or not layout.asks_encodings:
+        return tensors
+    there = layout.match(tensors, "hf", {}, model.config, encodings(tensors))
+    packed = [bound for bound in there.bound if bound.rule.stored and wanted.name not in bound.rule.stored]
+    if not packed:
+        return tensors
+    targets = converted(replace(there, bound=tuple(packed)), tensors, model.config, "hf")
+    back = layout.match(targets, "target", {}, model.config, dict.fromkeys(targets, wanted.name))
+    for bound in packed:
+        for name in bound.inputs:
+            del tensors[name]
+    return tensors | converted(back, targets, model.config, "target")
 
 
 def lost(matching: Matching) -> list[str]:

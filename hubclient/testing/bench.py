@@ -22,12 +22,14 @@ class Fault(AssertionError):
 
 def require(holds: bool, fault: str) -> None:
     """Fault unless it holds."""
+    __tracebackhide__ = True  # pytest shows the sentence, not the way to it
     if not holds:
         raise Fault(fault)
 
 
 def refuse(fault: str) -> NoReturn:
     """A fault."""
+    __tracebackhide__ = True
     raise Fault(fault)
 
 

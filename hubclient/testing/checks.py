@@ -72,6 +72,7 @@ class Case:
 
     def run(self, folder: Path) -> None:
         """Carry it out; Fault if the declaration does not pass. What hubclient raises on the way is a fault of the declaration."""
+        __tracebackhide__ = True
         try:
             self.check.work(self.subject, folder)
         except HubclientError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures import Pair, Share
+from hubclient.architectures import Fixed, Following, Pair, Share
 from hubclient.architectures.language.config import normalise
 from hubclient.architectures.language.expressions import lookup
 from hubclient.architectures.language.pairs import Pairs, backward, forward
@@ -42,16 +42,17 @@ def come_back(subject: Subject, folder: Path) -> None:  # noqa: ARG001
 
 
 def keys_differ(subject: Subject, folder: Path) -> None:  # noqa: ARG001
-    """Under any one config each metadata key is written by one pair, and none is of those that formats write themselves."""
+    """Under any one config each metadata key is written by one pair; one that says nothing on the way back may go before it."""
     for told, config in _configs(subject).items():
         for space, pairs in tables(subject.architecture).items():
             name = subject.architecture.name_in(space)
-            written: dict[str, object] = {}
+            written: dict[str, tuple[object, bool]] = {}
             for pair in pairs:
                 for key, typed in pair.forward(config, name).items():
-                    require(written.get(key, typed) == typed, f"{told}: {key} is written as {written.get(key)} and as {typed}")
+                    before, usual = written.get(key, (typed, True))
+                    require(usual or before == typed, f"{told}: {key} is written as {before} and as {typed}")
                     require(key in pair.keys(name), f"{told}: {pair} writes {key}, which is none of its keys")
-                    written[key] = typed
+                    written[key] = typed, isinstance(pair, Fixed | Following)
 
 
 def types_are_known(subject: Subject, folder: Path) -> None:  # noqa: ARG001

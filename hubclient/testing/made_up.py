@@ -76,8 +76,12 @@ def _wanted(architecture: Architecture, entry: Entry, path: str, config: Mapping
     """Whether the config should get a value for an entry."""
     if known(config, path) or path in architecture.assumed or path == "pooling_mode":  # which a file of its own says
         return False
-    if not isinstance(entry, Pair | Share | Flags) or computed(architecture.defaults.get(path)) is not None:
-        return False  # a stranger one, or one that follows from others, has its defaults
+    if not isinstance(entry, Pair | Share | Flags):
+        return False  # a stranger one has its defaults
+    if computed(architecture.defaults.get(path)) is not None and not (
+        every_key and isinstance(entry, Pair) and entry.kind == "u32"
+    ):
+        return False  # it follows from others
     if not all(lookup(config, key) in values for key, values in (getattr(entry, "when", None) or {}).items()):
         return False
     return every_key or path not in architecture.defaults

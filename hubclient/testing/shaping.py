@@ -40,9 +40,10 @@ class Shaper:
             if declared is not None:
                 self.found[pattern.text] = declared
             else:
-                self.undeclared.add(pattern.text)
                 strictest = max(rules, key=lambda rule: len(list(expressions(rule.transform))) + len(rule.hf), default=None)
-                self.found |= self._search(strictest) if strictest else {pattern.text: next(self._candidates(pattern.text, ()))}
+                found = self._search(strictest) if strictest else {pattern.text: next(self._candidates(pattern.text, ()))}
+                self.undeclared |= {text for text in found if self.declared(Pattern.of(text)) is None}
+                self.found |= found
         return self.found[pattern.text]
 
     def declared(self, pattern: Pattern) -> Shape | None:

@@ -86,6 +86,7 @@ def all_expressions(architecture: Architecture) -> list[Expr]:
     found += [*expressions(architecture.placement)]
     found += [expression for entry in (*architecture.config, *architecture.projector) for expression in expressions(entry)]
     found += [value for value in architecture.assumed.values() if not isinstance(value, tuple)]
+    found += [key for key, fact in architecture.implied.items() if isinstance(fact, rows_of | columns_of)]
     return list({repr(expression): expression for expression in found}.values())  # some hold a dict, so they cannot be hashed
 
 
@@ -93,7 +94,6 @@ def size_keys(architecture: Architecture) -> list[str]:
     """The config keys that sizes depend on, but for those that follow from others by a default."""
     found = [key for expression in all_expressions(architecture) for key in keys_in(expression)]
     found += [key for value in architecture.defaults.values() for key in keys_in(computed(value))]
-    found += [key for key, fact in architecture.implied.items() if isinstance(fact, rows_of | columns_of)]
     follows = {key for key, value in architecture.defaults.items() if isinstance(value, COMPUTED)}
     return [key for key in dict.fromkeys(found) if key not in follows]
 

@@ -40,6 +40,7 @@ class ArchitectureSuite:
 
     def test_conforms(self, conformance_case: Case, tmp_path: Path) -> None:
         """The declaration passes one check."""
+        __tracebackhide__ = True
         conformance_case.run(tmp_path)
 
 

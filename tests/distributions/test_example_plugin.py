@@ -14,7 +14,7 @@ def test_it_is_listed_without_being_imported(run, example):
     done = run("plugins", "ls", "--json", sites=[example])
     found = {plugin["name"]: plugin for plugin in json.loads(done.stdout)["plugins"]}["hubclient-larch"]
     assert (found["distribution"], found["version"], found["origin"]) == ("hubclient-larch", "0.1.0", "third-party")
-    assert sorted(found["claims"]) == ["gguf.larch", "hf.LarchForCausalLM"]
+    assert sorted(found["claims"]) == ["gguf.larch", "hf.LarchForCausalLM", "mlx.larch"]
     assert (found["enabled"], found["state"]) == (True, "not loaded")
     assert done.stderr == ""
 
@@ -66,6 +66,21 @@ def test_without_it_or_with_it_disabled_the_answer_is_unsupported(run, example, 
         assert "LarchForCausalLM" in done.stderr
         assert "Traceback" not in done.stderr
     assert not (larch.parent / "larch.gguf").exists()
+
+
+def test_it_goes_to_mlx_and_back(run, example, larch, tensors, tmp_path):
+    there = run("convert", larch, "larch-mlx", "--to", "mlx", sites=[example])
+    assert there.returncode == 0, there.stderr
+    back = run("convert", "larch-mlx", "again", "--to", "safetensors", sites=[example])
+    assert back.returncode == 0, back.stderr
+    assert tensors(tmp_path / "again") == tensors(larch)
+
+
+def test_it_passes_the_conformance_kit_from_the_command_line(run, example):
+    done = run("plugins", "test", "hubclient-larch", "--json", sites=[example])
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (0, True), report
+    assert len(report["cases"]) > 20
 
 
 def test_its_own_test_passes(example, tmp_path):

@@ -179,7 +179,7 @@ def test_llama_cpp_runs_a_model_that_we_split(tmp_path: Path):
     data, refs = source.read_bytes(), list(opened.tensors.values())
     for file in FORMAT.layout(OutputSpec("split.gguf", tensors, opened.metadata, max_shard_size=50_000)):
         whole = bytearray(file.head + bytes(file.size - len(file.head)))
-        for index, offset, nbytes in file.tensors:
+        for index, offset, nbytes, _ in file.tensors:
             whole[offset : offset + nbytes] = data[refs[index].offset : refs[index].offset + nbytes]
         (tmp_path / file.name).write_bytes(whole)
     first = min(tmp_path.glob("split-00001-of-*.gguf"))

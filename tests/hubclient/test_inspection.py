@@ -30,7 +30,7 @@ def test_a_folder_is_told_as_plain_data(source: Path) -> None:
         found = look(source)
     assert reads == [] and json.loads(json.dumps(found)) == found
     assert (found["format"], found["architecture"], found["class"]) == ("safetensors", "llama", "LlamaForCausalLM")
-    assert found["converts_to"] == ["gguf", "safetensors"]
+    assert found["converts_to"] == ["gguf", "mlx", "safetensors"]
     assert found["tensor_count"] == 21 and found["parameters"] == 96_576 and found["bytes"] == 2 * 96_576
     assert found["encodings"] == {"BF16": 2 * 96_576}
     assert found["sidecars"] == ["config.json", "tokenizer.json", "tokenizer_config.json"]

@@ -17,6 +17,9 @@ import pytest
 from rawsafetensors import entry
 from running import environment
 
+from benchmarks.checkpoints import write_checkpoint
+from benchmarks.deepseek import DeepSeekV3
+
 # The peak of this very program: what a child's rusage tells may be the parent's, from before the child's exec.
 MEASURED = """
 import atexit, pathlib, sys
@@ -103,6 +106,23 @@ def test_transposed_matrices_take_no_more(work: Path) -> None:
     big = hollow(work / "gpt2", checkpoints.GPT2, checkpoints.gpt2_shapes, "F32", n_embd=2304, n_layer=1)
     small = hollow(work / "gpt2-small", checkpoints.GPT2, checkpoints.gpt2_shapes, "F32", n_embd=64, n_layer=1)
     options = ("--max-memory", "64M", "--type", "f16", "--jobs", "2")
+    assert peak(work, big, *options) <= peak(work, small, *options) + 64 * MIB
+
+
+def test_experts_that_are_stacked_take_no_more(work: Path) -> None:
+    """One tensor of 134 MB that lies in a hundred shards, three times."""
+    sizes: dict[str, Any] = {
+        "heads": 2,
+        "intermediate": 512,
+        "query_rank": 64,
+        "latent": 64,
+        "vocab": 300,
+        "layers": 4,
+        "further": 0,
+    }
+    big = write_checkpoint(DeepSeekV3(hidden=512, expert_width=512, **sizes), work / "experts")
+    small = write_checkpoint(DeepSeekV3(hidden=64, expert_width=64, **sizes), work / "experts-small")
+    options = ("--max-memory", "64M", "--type", "q8_0", "--jobs", "2")
     assert peak(work, big, *options) <= peak(work, small, *options) + 64 * MIB
 
 
