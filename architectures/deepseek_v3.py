@@ -22,20 +22,13 @@ OF_FURTHER = tuple(
 GGUF = Layout.of(
     ENDS,
     block(BLOCK, "blk.{i}", NORMS, ATTENTION, CORRECTED),
-    name="deepseek2",
-    drop=INV_FREQ,
-    omit=OF_FURTHER,
-    further=FURTHER,
-)
+    name="deepseek2", drop=INV_FREQ, omit=OF_FURTHER, further=FURTHER,
+)  # fmt: skip
 MLX = GGUF.following(
     switched(COUNT),
     block(BLOCK, BLOCK, {"self_attn.kv_b_proj.weight": KV_B >> ("self_attn.embed_q.weight", "self_attn.unembed_out.weight")}),
-    name="deepseek_v3",
-    omit=OF_FURTHER,
-    keep=(GATE,),
-    wide=(CORRECTIONS,),
-    further=FURTHER,
-)
+    name="deepseek_v3", omit=OF_FURTHER, keep=(GATE,), wide=(CORRECTIONS,), further=FURTHER,
+)  # fmt: skip
 
 DEEPSEEK_V3 = replace(
     DEEPSEEK_V2, name="deepseek_v3", hf=("DeepseekV3ForCausalLM", "DeepseekV3Model"), model_type="deepseek_v3",

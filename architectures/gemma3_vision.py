@@ -29,13 +29,10 @@ HEAD = (
     "layernorm.bias", "layernorm.weight", "mlp.fc1.bias", "mlp.fc1.weight", "mlp.fc2.bias", "mlp.fc2.weight", "probe",
 )  # fmt: skip
 MMPROJ = Layout.of(
-    block("multi_modal_projector", "", PROJECTOR),
-    block(CLIP, "", ENDS),
-    block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
-    name="clip",
-    drop=(f"{CLIP}.embeddings.position_ids",),
+    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
+    name="clip", drop=(f"{CLIP}.embeddings.position_ids",),
     omit=tuple(f"{CLIP}.head.{part}" for part in HEAD),  # pools a whole image, which Gemma does not ask for
-)
+)  # fmt: skip
 
 GEMMA3_VISION = replace(
     TEXT, name="gemma3_vision", hf=("Gemma3ForConditionalGeneration",), model_type="gemma3", nested="gemma3_text",

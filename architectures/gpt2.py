@@ -26,19 +26,17 @@ BLOCK = {
     "mlp.c_proj.bias": "ffn_down.bias",
 }
 GGUF = Layout.of(
-    ENDS,
-    block("transformer.h.{i}", "blk.{i}", BLOCK),
+    ENDS, block("transformer.h.{i}", "blk.{i}", BLOCK),
     drop=("transformer.h.{i}.attn.bias", "transformer.h.{i}.attn.masked_bias"),  # causal masks
-)
+)  # fmt: skip
 MLX = GGUF.following(
     {name: name.replace("transformer.", "model.") for name in map(str, ENDS) if name != "lm_head.weight"},
     block(
-        "transformer.h.{i}",
-        "model.h.{i}",
+        "transformer.h.{i}", "model.h.{i}",
         {name: name if isinstance(to, str) else transpose >> name for name, to in BLOCK.items()},
     ),
     omit=("lm_head.weight",),  # always tied there
-)
+)  # fmt: skip
 
 GPT2 = Architecture(
     name="gpt2", hf=("GPT2LMHeadModel", "GPT2Model"), model_type="gpt2", prefix="transformer.", blocks="n_layer",

@@ -28,12 +28,9 @@ BLOCK = {
     }),
 }  # fmt: skip
 GGUF = Layout.of(
-    ENDS,
-    block("gpt_neox.layers.{i}", "blk.{i}", BLOCK),
-    name="gptneox",
-    untyped=True,  # as llama.cpp's converter leaves it
+    ENDS, block("gpt_neox.layers.{i}", "blk.{i}", BLOCK), name="gptneox", untyped=True,  # as llama.cpp's converter leaves it
     drop=tuple(f"gpt_neox.layers.{{i}}.attention.{name}" for name in ("bias", "masked_bias", "rotary_emb.inv_freq")),
-)
+)  # fmt: skip
 MLX = GGUF.following(
     {name: f"model.{name.removeprefix('gpt_neox.')}" for name in map(str, ENDS)},
     block("gpt_neox.layers.{i}", "model.h.{i}", {name: name for name in map(str, BLOCK)}),

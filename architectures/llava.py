@@ -24,13 +24,10 @@ PROJECTOR = {
     "linear_2.bias": "mm.2.bias",
 }
 MMPROJ = Layout.of(
-    block("multi_modal_projector", "", PROJECTOR),
-    block(CLIP, "", ENDS),
-    block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
-    name="clip",
-    drop=(f"{CLIP}.embeddings.position_ids",),
+    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
+    name="clip", drop=(f"{CLIP}.embeddings.position_ids",),
     omit=(f"{CLIP}.post_layernorm.weight", f"{CLIP}.post_layernorm.bias"),  # LLaVA leaves it out, llama.cpp would apply it
-)
+)  # fmt: skip
 
 LLAVA = replace(
     TEXT, name="llava", hf=("LlavaForConditionalGeneration",), model_type="llava", nested="llama",

@@ -35,9 +35,8 @@ MMPROJ = Layout.of(
     block("multi_modal_projector", "", PROJECTOR),
     block("vision_tower", "", {"patch_conv.weight": "v.patch_embd.weight", "ln_pre.weight": "v.pre_ln.weight"}),
     block("vision_tower.transformer.layers.{v}", "v.blk.{v}", BLOCK),
-    name="clip",
-    drop=("v.token_embd.img_break",),
-)
+    name="clip", drop=("v.token_embd.img_break",),
+)  # fmt: skip
 MERGED = product("spatial_merge_size", "spatial_merge_size")
 
 MISTRAL3 = replace(

@@ -37,10 +37,8 @@ MERGER = {
 }
 MMPROJ = Layout.of(
     {"visual.patch_embed.proj.weight": FRAMES >> ("v.patch_embd.weight", "v.patch_embd.weight.1")},
-    block("visual.merger", "", MERGER),
-    block("visual.blocks.{v}", "v.blk.{v}", BLOCK),
-    name="clip",
-)
+    block("visual.merger", "", MERGER), block("visual.blocks.{v}", "v.blk.{v}", BLOCK), name="clip",
+)  # fmt: skip
 
 QWEN2_VL = replace(
     TEXT, name="qwen2vl", hf=("Qwen2VLForConditionalGeneration",), model_type="qwen2_vl", nested="qwen2_vl_text",

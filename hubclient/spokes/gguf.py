@@ -25,7 +25,7 @@ from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, values_of
 from hubclient.spokes.gguf_in import read
-from hubclient.spokes.matching import converted, located, lost, match
+from hubclient.spokes.matching import converted, located, lost, match, omitted
 from hubclient.spokes.packed import refuse_unread
 
 __all__ = ["choose", "parts", "read", "write"]
@@ -85,7 +85,7 @@ def write(model: Model, request: Request) -> Target:
     specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
     losses += rebuild.assumption_losses(model.architecture.assumed, model.config)
-    losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted]
+    losses += omitted(matching, "GGUF")
     losses += lost(matching)
     if request.only != "config":
         metadata.update(_tokenizer_keys(model, request))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hubclient.architectures.language.arrays import Array
 from hubclient.architectures.language.expressions import evaluate
 from hubclient.architectures.language.layouts import Bound, Matching
+from hubclient.architectures.language.patterns import template
 from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
 from hubclient.formats.encodings import ENCODINGS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hubclient.model import Model
 
 T = TypeVar("T")
+_FEW = 64  # tensors of one kind that are named one by one: blocks of a tower, but not experts
 _LONG = 100  # characters of a tensor's name in a message
 _NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares an architecture, with a rule for every tensor"
 _NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
@@ -99,6 +101,20 @@ def as_if_stored(model: Model, wanted: Encoding) -> dict[str, Array]:
         for name in bound.inputs:
             del tensors[name]
     return tensors | converted(back, targets, model.config, "target")
+
+
+def omitted(matching: Matching, place: str) -> list[str]:
+    """A sentence for each tensor that a format has no place for; of many of one kind there is one for all."""
+    kinds: dict[str, list[str]] = {}
+    for name in matching.omitted:
+        kinds.setdefault(template(name)[0], []).append(name)
+    sentences = []
+    for names in kinds.values():
+        if len(names) <= _FEW:
+            sentences += [f"tensor {name} has no place in {place}" for name in names]
+        else:
+            sentences.append(f"{len(names)} tensors from {names[0]} to {names[-1]} have no place in {place}")
+    return sentences
 
 
 def lost(matching: Matching) -> list[str]:

@@ -29,7 +29,7 @@ from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
 from hubclient.spokes import huggingface
 from hubclient.spokes.gguf import check_head
-from hubclient.spokes.matching import converted, located, lost, match
+from hubclient.spokes.matching import converted, located, lost, match, omitted
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
 from hubclient.spokes.packed import refuse_unread
 
@@ -82,7 +82,7 @@ def write(model: Model, request: Request) -> Target:
     specs = tuple(TensorSpec(name, array.shape, choice.encoding(name, array, sources[name])) for name, array in arrays.items())
     config = _config(model, specs, choice)
     sidecars, losses = _sidecars(model, request)
-    losses += [f"tensor {name} has no place in MLX" for name in matching.omitted] + lost(matching)
+    losses += omitted(matching, "MLX") + lost(matching)
     metadata, more = _metadata(model, matching, config)
     if request.only == "config":
         specs, arrays, metadata, label = (), {}, {}, "config"

@@ -17,7 +17,7 @@ from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, Tens
 from hubclient.formats.tokenizers.added import all_added
 from hubclient.model import Model, Request, Target, display_name, leaf
 from hubclient.spokes import rebuild
-from hubclient.spokes.matching import converted, located, lost, match
+from hubclient.spokes.matching import converted, located, lost, match, omitted
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.arrays import Array
@@ -71,7 +71,7 @@ def write(model: Model, request: Request, label: str, wanted: Encoding) -> Targe
     metadata["general.file_type"] = Value("u32", FILE_TYPES[wanted.name])
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
     losses = rebuild.assumption_losses(architecture.projector_assumed, model.config)
-    losses += [f"tensor {name} has no place in GGUF" for name in matching.omitted] + lost(matching)
+    losses += omitted(matching, "GGUF") + lost(matching)
     spec = OutputSpec(display_name(path), specs, metadata, {}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped, before=PROJECTOR)
 
