@@ -10,12 +10,12 @@ from hubclient.architectures import Expr, Fixed, Flags, Pairs, f32, numbers, u32
 VISION: Pairs = (
     Fixed("has_vision_encoder", "bool", value=True),
     u32("hidden_size", "vision.projection_dim"),
-    u32("vision_config.image_size", "vision.image_size"),
     u32("vision_config.patch_size", "vision.patch_size"),
     numbers("preprocessor.image_mean", "vision.image_mean", "[f32]"),
     numbers("preprocessor.image_std", "vision.image_std", "[f32]"),
 )
 SIZES: Pairs = (
+    u32("vision_config.image_size", "vision.image_size"),
     u32("vision_config.hidden_size", "vision.embedding_length"),
     u32("vision_config.intermediate_size", "vision.feed_forward_length"),
     u32("vision_config.num_hidden_layers", "vision.block_count"),

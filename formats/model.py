@@ -42,6 +42,9 @@ class Encoding:
     safetensors: str | None = None
     planes: tuple[int, ...] = ()
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # which tells encodings apart, and is asked for with every tensor
+
     @property
     def blocked(self) -> bool:
         """True if several elements share a block, so single elements cannot be moved."""

@@ -38,7 +38,15 @@ Verdict = Literal["exact", "within", "wrong", "missing", "extra"]
 _TILE = 1 << 20  # elements
 _TILE_ACROSS = 1 << 23  # the same for transposed matrices, of which every tile reads all
 # Keys that name the file, not the model; our own keys; and what an encoding is called.
-_UNCOMPARED = ("general.name", "general.file_type", "general.size_label", "general.quantization_version", "hubclient.", "split.")
+_UNCOMPARED = (
+    "general.name",
+    "general.file_type",
+    "general.size_label",
+    "general.quantization_version",
+    "hubclient.",
+    "split.",
+    "quantize.",
+)
 _ENCODED = ("dtype", "torch_dtype", "quantization", "quantization_config")
 # Largest relative rounding of each plain encoding (half a unit in the last place), and its smallest step.
 _RELATIVE = {"F64": 0.0, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}

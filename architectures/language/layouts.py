@@ -178,17 +178,17 @@ class Layout:
         further = self._beyond(counts, {} if config is None else config) if side == "hf" else {}
         other: dict[str, list[str]] = {"drop": [], "omit": [], "unmatched": []}
         for name in names:
-            found = self._find(name, side, encodings)
-            if found is None:
+            several = self._all(name, side, encodings)
+            if not several:
                 other["unmatched"].append(name)
                 continue
-            rule, at, captures = found
+            rule, at, captures = several[0]
             if further and rule != "drop" and any(number in further.get(capture, ()) for capture, number in captures):
                 rule = "omit"
             if isinstance(rule, str):
                 other[rule].append(name)
                 continue
-            if side == "target" and rule.choice and len(several := [*self._all(name, side, encodings)]) > 1:
+            if side == "target" and rule.choice and len(several) > 1:
                 shared.append((name, several))
                 continue
             number = 0
@@ -232,15 +232,18 @@ class Layout:
         return missing, surplus
 
     def _find(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> _Found | None:
-        return next(self._all(name, side, encodings), None)
+        found = self._all(name, side, encodings)
+        return found[0] if found else None
 
-    def _all(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> Iterator[_Found]:
+    def _all(self, name: str, side: Side, encodings: Mapping[str, str] | None) -> list[_Found]:
         """What a name may mean. Only alternatives share names, on the target side."""
         key, digits = template(name)
+        found: list[_Found] = []
         for rule, at, pattern in self._index[side].get(key, ()):
             captures = pattern.match(digits)
             if captures is not None and (isinstance(rule, str) or not rule.stored or _stored(rule, name, encodings)):
-                yield rule, at, captures
+                found.append((rule, at, captures))
+        return found
 
     def _indexed(self) -> Layout:
         return replace(self, _index={"hf": self._build("hf"), "target": self._build("target")})

@@ -64,6 +64,7 @@ F16_IF_TERNARY = frozenset({
     "blk.{}.laurel_r.weight",
 })  # fmt: skip
 
+_SENSITIVE = tuple({".".join(pattern.split(".")[-2:]) for pattern in ALWAYS_F32 | F16_IF_TERNARY})  # how those names end
 _QUANTISABLE = (".weight", ".lora_a", ".lora_b")
 
 # experts that were trained in blocks (GPT-OSS) are moved as they are, whatever type is asked for
@@ -86,6 +87,8 @@ def stored_type(name: str, shape: Sequence[int], wanted: Encoding, source: Encod
         return F16
     if name.endswith(_F16_OR_F32):
         return F16 if wanted == F16 else F32
+    if not name.endswith(_SENSITIVE):  # nearly all, and there may be 90,000
+        return wanted if shape[-1] % wanted.block == 0 else F16
     pattern = ".".join("{}" if part.isdecimal() else part for part in name.split("."))
     if pattern in ALWAYS_F32:
         return F32

@@ -47,25 +47,22 @@ def layout_files(spec: OutputSpec) -> tuple[FileLayout, ...]:
 def _file(
     name: str, tensors: Sequence[TensorSpec], group: Sequence[int], metadata: Mapping[str, Value], alignment: int
 ) -> FileLayout:
-    offsets, offset = [], 0
+    places, offset = [], 0  # of each tensor: its index, offset in the data, size
     for index in group:
-        offsets.append(offset)
-        offset += _padded(tensors[index].nbytes, alignment)
-    entries = b"".join(_entry(tensors[index], at) for index, at in zip(group, offsets, strict=True))
+        places.append((index, offset, size := tensors[index].nbytes))
+        offset += _padded(size, alignment)
+    entries = b"".join([_entry(tensors[index], at) for index, at, _ in places])
     head = MAGIC + struct.pack("<IQQ", WRITTEN_VERSION, len(group), len(metadata)) + pack_metadata(metadata) + entries
     head += bytes(-len(head) % alignment)
-    placed = (Placed(index, len(head) + at, tensors[index].nbytes) for index, at in zip(group, offsets, strict=True))
-    return FileLayout(name, head, tuple(placed), len(head) + offset)
+    placed = tuple([Placed(index, len(head) + at, size) for index, at, size in places])
+    return FileLayout(name, head, placed, len(head) + offset)
 
 
 def _entry(tensor: TensorSpec, offset: int) -> bytes:
     """Name, dimensions with the fastest first, ggml type, offset in the data."""
     shape = tensor.shape
-    return (
-        pack_name(tensor.name, MAX_TENSOR_NAME)
-        + struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
-        + struct.pack("<IQ", tensor.encoding.ggml, offset)
-    )
+    described = struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), tensor.encoding.ggml, offset)
+    return pack_name(tensor.name, MAX_TENSOR_NAME) + described
 
 
 def _padded(size: int, alignment: int) -> int:

@@ -18,7 +18,7 @@ from hubclient.testing.checks import CHECKS, Case, Check, Outcome, cases, run_al
 from hubclient.testing.folders import byte_level, unigram, word_pieces
 from hubclient.testing.published import Published
 from hubclient.testing.suite import ArchitectureSuite
-from hubclient.testing.synthetic import Synthetic, synthetics
+from hubclient.testing.synthetic import Synthetic, synthetics, write_example
 
 __all__ = [
     "CHECKS",
@@ -38,4 +38,5 @@ __all__ = [
     "synthetics",
     "unigram",
     "word_pieces",
+    "write_example",
 ]

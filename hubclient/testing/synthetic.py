@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product as pairings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures import absent, all_of, given, present
@@ -65,6 +67,13 @@ class Synthetic:
         """Names of the tensors that a layout knows."""
         layout = self.architecture.layouts[space]
         return [name for name in self.shapes if layout.knows(name, "hf")]
+
+
+def write_example(architecture: Architecture, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> Path:
+    """Write a small random model of an architecture as Transformers would save it; `config` as in `ArchitectureSuite`."""
+    from hubclient.testing.folders import byte_level, write
+
+    return write(synthetic(architecture, config or {}, "whole"), Path(folder), byte_level())
 
 
 def synthetics(architecture: Architecture, config: Mapping[str, Any]) -> tuple[Synthetic, ...]:

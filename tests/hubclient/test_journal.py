@@ -31,7 +31,7 @@ def test_a_torn_line_is_forgotten(cut: int, source: Path, tmp_path: Path) -> Non
     interrupted(plan, 20)
     assert b"" not in journal.read_bytes().split(b"\n")[:-1]
     entries = [line.split() for line in journal.read_bytes().split(b"\n")[1:-1]]
-    assert all(len(entry) == 4 for entry in entries), "a line was written behind the torn one"
+    assert all(len(entry) == 5 for entry in entries), "a line was written behind the torn one"
     run(plan)
     assert bytes_of(plan) == bytes_of(whole)
 

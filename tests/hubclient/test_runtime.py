@@ -13,8 +13,10 @@ from libllama import Vocabulary
 
 pytestmark = pytest.mark.llama
 
-EACH = pytest.mark.parametrize("golden", goldens(), ids=lambda golden: golden.name)
-CAUSAL = pytest.mark.parametrize("golden", goldens("causal"), ids=lambda golden: golden.name)
+# llama.cpp knows some sizes by heart and does not load the reference's own file of a tiny model (DeepSeek V2 Lite).
+LOADED = [golden for golden in goldens() if golden.record["runtime_check"].get("loads") is not False]
+EACH = pytest.mark.parametrize("golden", LOADED, ids=lambda golden: golden.name)
+CAUSAL = pytest.mark.parametrize("golden", [one for one in LOADED if one.kind == "causal"], ids=lambda golden: golden.name)
 # llama.cpp computes from the reference's own file of this one something else than Transformers does; as from ours.
 UNLIKE = ("t5_encoder",)
 RUN_ALIKE = [golden for golden in goldens("encoder") if golden.name not in UNLIKE]
