@@ -119,10 +119,12 @@ class Ungroup(Gather):
         if self.back:
             group, place = np.divmod(rows, int(sizes.sum()))
             kind = np.searchsorted(within, place, "right") - 1
-            return within[kind] * self.groups + group * sizes[kind] + place - within[kind]
+            grouped: Rows = within[kind] * self.groups + group * sizes[kind] + place - within[kind]
+            return grouped
         kind = np.searchsorted(within * self.groups, rows, "right") - 1
         group, place = np.divmod(rows - within[kind] * self.groups, sizes[kind])
-        return group * int(sizes.sum()) + within[kind] + place
+        sorted_: Rows = group * int(sizes.sum()) + within[kind] + place
+        return sorted_
 
     def _verb(self) -> str:
         return f"{'group' if self.back else 'ungroup'}({self.groups} x {'+'.join(map(str, self.sizes))})"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.architectures.language.arrays import Array
-from hubclient.architectures.language.expressions import evaluate
+from hubclient.architectures.language.expressions import Expr, evaluate
 from hubclient.architectures.language.layouts import Bound, Matching
 from hubclient.architectures.language.patterns import template
 from hubclient.architectures.language.tables import Side
@@ -51,9 +51,9 @@ def match(
     beyond = {item for bound in matching.bound for item in bound.captures if item[0] in counts and item[1] >= counts[item[0]]}
     if beyond:
         capture, layer = min(beyond)
-        told = {"i": architecture.blocks, **architecture.repeats}[capture]
-        evaluate(told, config)  # which says what is wrong with a number that is none
-        raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({told})")
+        counted: Expr = architecture.repeats.get(capture, architecture.blocks)
+        evaluate(counted, config)  # which says what is wrong with a number that is none
+        raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({counted})")
     return matching
 
 

@@ -13,8 +13,9 @@ refused. `cases` and `run_all` do the same without pytest.
 
 from __future__ import annotations
 
-from hubclient.testing.bench import Bench, Fault, Subject
+from hubclient.testing.bench import Bench, Subject
 from hubclient.testing.checks import CHECKS, Case, Check, Outcome, cases, run_all, run_installed
+from hubclient.testing.faults import Fault
 from hubclient.testing.folders import byte_level, unigram, word_pieces
 from hubclient.testing.published import Published
 from hubclient.testing.suite import ArchitectureSuite

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput
-from hubclient.testing.bench import Subject, refuse, require
+from hubclient.testing.bench import Subject
+from hubclient.testing.faults import refuse, require
 from hubclient.testing.folders import numbers
 from hubclient.testing.names import matched
 

@@ -1,4 +1,4 @@
-"""What the checks work on: a declaration under test, a host that serves it whether it is installed or not, and faults."""
+"""What the checks work on: a declaration under test, and a host that serves it whether it is installed or not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import UnsupportedArchitecture
 from hubclient.plugins import Host
@@ -14,23 +14,6 @@ from hubclient.plugins import Host
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture
     from hubclient.testing.synthetic import Synthetic
-
-
-class Fault(AssertionError):
-    """A declaration does not do what it must; `str()` is one sentence for its author."""
-
-
-def require(holds: bool, fault: str) -> None:
-    """Fault unless it holds."""
-    __tracebackhide__ = True  # pytest shows the sentence, not the way to it
-    if not holds:
-        raise Fault(fault)
-
-
-def refuse(fault: str) -> NoReturn:
-    """A fault."""
-    __tracebackhide__ = True
-    raise Fault(fault)
 
 
 class Bench(Host):

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hubclient.errors import HubclientError, UsageError
 from hubclient.plugins.manage import known
 from hubclient.testing import arrays, configs, conversions, hostile, names, placing, published
-from hubclient.testing.bench import Bench, Fault, Subject
+from hubclient.testing.bench import Bench, Subject
+from hubclient.testing.faults import Fault
 
 if TYPE_CHECKING:
     from hubclient.architectures import Architecture

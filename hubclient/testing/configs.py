@@ -13,7 +13,8 @@ from hubclient.architectures.language.pairs import Pairs, backward, forward
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
 from hubclient.spokes import projector, rebuild
-from hubclient.testing.bench import Subject, require
+from hubclient.testing.bench import Subject
+from hubclient.testing.faults import require
 from hubclient.testing.made_up import assign, implied_by, made_up, variations
 
 if TYPE_CHECKING:

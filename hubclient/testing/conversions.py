@@ -11,8 +11,9 @@ from hubclient import Checkpoint
 from hubclient.architectures.language.expressions import lookup
 from hubclient.checkpoint import run
 from hubclient.testing import folders
-from hubclient.testing.bench import Subject, require
+from hubclient.testing.bench import Subject
 from hubclient.testing.configs import alike, plainly_kept
+from hubclient.testing.faults import require
 from hubclient.testing.made_up import ASIDE
 
 if TYPE_CHECKING:

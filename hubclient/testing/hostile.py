@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from hubclient import Checkpoint
 from hubclient.errors import DamagedInput, HubclientError, UnmappedTensor
-from hubclient.testing.bench import Subject, refuse, require
+from hubclient.testing.bench import Subject
 from hubclient.testing.conversions import converted
+from hubclient.testing.faults import refuse, require
 from hubclient.testing.names import matched
 
 if TYPE_CHECKING:

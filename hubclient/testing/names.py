@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubclient.architectures.language.expressions import lookup
-from hubclient.testing.bench import Subject, require
+from hubclient.testing.bench import Subject
+from hubclient.testing.faults import require
 from hubclient.testing.made_up import implied_by
 
 if TYPE_CHECKING:

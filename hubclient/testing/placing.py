@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hubclient import Checkpoint, place
 from hubclient.architectures.language.patterns import Pattern, template
-from hubclient.testing.bench import Subject, require
+from hubclient.testing.bench import Subject
+from hubclient.testing.faults import require
 
 _CONTEXT = 16  # tokens
 

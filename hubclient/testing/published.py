@@ -26,7 +26,8 @@ from hubclient import Checkpoint
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.safetensors.planes import BLOCKS, SCALES
 from hubclient.testing import folders
-from hubclient.testing.bench import Subject, require
+from hubclient.testing.bench import Subject
+from hubclient.testing.faults import require
 
 Shapes = dict[str, tuple[int, ...]]
 Extra = Mapping[str, tuple[str, tuple[int, ...]]]  # dtype and shape by name

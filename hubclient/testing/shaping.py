@@ -11,7 +11,7 @@ from hubclient.architectures.language.arrays import Leaf
 from hubclient.architectures.language.expressions import evaluate
 from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import DamagedInput
-from hubclient.testing.bench import refuse
+from hubclient.testing.faults import refuse
 from hubclient.testing.sizes import expressions, size_of, spelled, values_of
 
 if TYPE_CHECKING:
@@ -60,10 +60,12 @@ class Shaper:
         spread = rule.transform.spread
         one_way = len(rule.hf) == 1 and not spread
         side = rule.hf if one_way else rule.target
-        if len(side) == 1:
-            candidates: Iterator[tuple[Shape, ...]] = (
-                (shape,) for shape in self._candidates(rule.hf[0].text, local, self._spelled(rule))
-            )
+        candidates: Iterator[tuple[Shape, ...]]
+        if spread:
+            count = evaluate(spread[1], self._config)
+            candidates = (((count, *shape),) for shape in self._candidates(rule.hf[0].text, local[1:]))
+        elif len(side) == 1:
+            candidates = ((shape,) for shape in self._candidates(rule.hf[0].text, local, self._spelled(rule)))
         else:
             candidates = pairings(*(list(self._candidates(pattern.text, local))[:40] for pattern in side))
         step: Callable[..., Any] = rule.transform.forward if one_way else rule.transform.backward

@@ -15,7 +15,7 @@ from hubclient.architectures.language.patterns import Pattern
 from hubclient.errors import DamagedInput, HubclientError
 from hubclient.spokes.projector import SPACE
 from hubclient.spokes.rebuild import rebuild
-from hubclient.testing.bench import refuse
+from hubclient.testing.faults import refuse
 from hubclient.testing.made_up import ASIDE, assign, implied_by, made_up
 from hubclient.testing.shaping import Shape, Shaper
 from hubclient.testing.sizes import keys_in, size_keys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from reference import DATA
 
 from hubclient.plugins import Host
@@ -15,11 +17,11 @@ def with_classifier(*names: str) -> list[str]:
 
 class TestBuiltIns(ArchitectureSuite):
     architectures = Host(third_party=lambda: Scan((), ()), environ={}).all_architectures()
-    config = {  # where sizes have to fit each other in ways that no expression says
+    config: ClassVar = {  # where sizes have to fit each other in ways that no expression says
         "jamba": {"attn_layer_period": 2, "attn_layer_offset": 0, "expert_layer_period": 2},
         "gemma3_vision": {"mm_tokens_per_image": 4},
     }
-    tokenizers = {  # by which look-alikes are told apart, or whose tokens a part of the model needs
+    tokenizers: ClassVar = {  # by which look-alikes are told apart, or whose tokens a part of the model needs
         **dict.fromkeys(with_classifier("bert", "distilbert"), word_pieces()),
         **dict.fromkeys(with_classifier("xlm-roberta", "camembert"), unigram()),
         "mistral3": byte_level("[IMG]", "[IMG_BREAK]", "[IMG_END]"),

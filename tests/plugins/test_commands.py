@@ -137,4 +137,4 @@ def test_settings_that_name_what_is_not_installed_are_a_note(run, good, tmp_path
 def test_the_group_is_what_the_table_of_builtins_announces():
     command = get_host().command("plugins")
     assert isinstance(command, click.Group)
-    assert set(command.commands) == {"ls", "show", "doctor", "enable", "disable"}
+    assert set(command.commands) == {"ls", "show", "doctor", "enable", "disable", "test"}
