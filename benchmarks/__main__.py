@@ -1,6 +1,6 @@
 """Measure, and print one table: `python -m benchmarks [NAME...]`; without names, everything.
 
-Checkpoints, the peer's environment and outputs go to `.bench` (8 GB while running, 4 GB after). For meaningful numbers
+Checkpoints, the peers' environments and outputs go to `.bench` (13 GB while running, 8 GB after). For meaningful numbers
 nothing else should be running.
 """
 

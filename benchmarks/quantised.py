@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TIMES_FASTER = 8.0
 _LOAD = "import sys; from transformers import AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1], gguf_file=sys.argv[2])"
 _Q4_K_M, _ROWS = 15, 4096  # llama_ftype; rows packed at a time
+_FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
 def measure(bench: Path, rounds: int) -> list[Figure]:
@@ -66,7 +67,7 @@ def pack(plain: Path, path: Path, ggml: ctypes.CDLL) -> None:
 
     opened = FORMAT.open(plain)
     layers = opened.metadata["llama.block_count"].value
-    specs = tuple(TensorSpec(ref.name, ref.shape, _type(ref, layers)) for ref in opened.tensors.values())
+    specs = tuple(TensorSpec(ref.name, ref.shape, kind_of(ref, layers)) for ref in opened.tensors.values())
     metadata = {**opened.metadata, "general.file_type": Value("u32", _Q4_K_M)}
     (layout,) = FORMAT.layout(OutputSpec(path.name, specs, metadata))
     partial = path.with_name(path.name + ".partial")
@@ -80,7 +81,7 @@ def pack(plain: Path, path: Path, ggml: ctypes.CDLL) -> None:
     partial.rename(path)
 
 
-def _type(ref: TensorRef, layers: int) -> Encoding:
+def kind_of(ref: TensorRef, layers: int) -> Encoding:
     """The type that llama-quantize gives a tensor: more bits for the output, and in some blocks for two of the matrices."""
     from hubclient.formats.encodings import ENCODINGS
 
@@ -106,7 +107,8 @@ def _pieces(ref: TensorRef, encoding: Encoding, ggml: ctypes.CDLL) -> Iterator[A
     for start in range(0, len(halves), _ROWS):
         values = (halves[start : start + _ROWS].astype(np.uint32) << 16).view(np.float32)
         packed = np.empty((len(values), encoding.row_bytes(columns)), np.uint8)
-        ggml.ggml_quantize_chunk(encoding.ggml, values.ctypes.data, packed.ctypes.data, 0, len(values), columns, None)
+        floats = values.ctypes.data_as(_FLOATS)
+        ggml.ggml_quantize_chunk(encoding.ggml, floats, packed.ctypes.data, 0, len(values), columns, None)
         yield packed
 
 
@@ -115,6 +117,6 @@ def _library(bench: Path) -> ctypes.CDLL:
     home = Path(peer(bench, GGML)).parent.parent
     library = ctypes.CDLL(str(next(home.glob("lib/python*/site-packages/xllamacpp/xllamacpp*.so"))))
     size, pointer = ctypes.c_int64, ctypes.c_void_p
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, size, size, size, pointer]
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, _FLOATS, pointer, size, size, size, pointer]
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     return library

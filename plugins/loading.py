@@ -133,7 +133,8 @@ def _claims(architectures: Iterable[Any], formats: Iterable[Any], commands: Iter
 
 def _items(hook: str, result: Any) -> tuple[Any, ...]:
     if not isinstance(result, Iterable) or isinstance(result, str | bytes | Mapping):
-        raise Unusable(f"returns {result!r:.80} from {hook}, not a tuple")
+        kind = hook.removeprefix("hubclient_")
+        raise Unusable(f"gives {result!r:.40} as its {kind}, which is not a tuple of them, such as ({kind[:-1].upper()},)")
     return tuple(result)
 
 

@@ -121,7 +121,9 @@ def _per_kind(rope: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Mapping) for value in rope.values())
 
 
-def _rope_set(given: Mapping[str, Any], config: Mapping[str, Any], theta: Any) -> dict[str, Any]:
+def _rope_set(given: Any, config: Mapping[str, Any], theta: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise DamagedInput(f"config: rope settings are {shown(given)} where an object is needed")
     rope = dict(given)
     if "type" in rope:
         rope.setdefault("rope_type", rope.pop("type"))

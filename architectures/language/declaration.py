@@ -219,6 +219,15 @@ class Architecture:
     tokenizer: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    def __post_init__(self) -> None:
+        """TypeError where a word says less than it seems to."""
+        for name in ("hf", "config", "projector", "outer"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(f"{self.name}: {name} is {getattr(self, name)!r:.60}, which must be a tuple: ({name}=(...,))")
+        for space, layout in self.layouts.items():
+            if not isinstance(layout, Layout):
+                raise TypeError(f"{self.name}: the layout {space!r} is {layout!r:.60}, which must be made by Layout.of")
+
     def claims(self) -> frozenset[str]:
         """The names this declaration answers to, by space: "hf.LlamaForCausalLM", "gguf.llama"."""
         return frozenset({f"hf.{name}" for name in self.hf} | {f"{space}.{self.name_in(space)}" for space in self.layouts})

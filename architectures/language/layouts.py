@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hubclient.architectures.language.expressions import evaluate, lookup
+from hubclient.architectures.language.expressions import Expr, evaluate, lookup
 from hubclient.architectures.language.patterns import Captures, Pattern, overlap, template
 from hubclient.architectures.language.tables import Rule, Side, Table, rule_of
 from hubclient.architectures.language.transforms import identity
+from hubclient.errors import DamagedInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +168,13 @@ class Layout:
         counts: Mapping[str, int],
         config: Mapping[str, Any] | None = None,
         encodings: Mapping[str, str] | None = None,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> Matching:
         """Sort names under rules.
 
         `counts` is how many blocks of each capture the config announces ({"i": 32}); `config` gives the counts of what
-        is stacked (DamagedInput if it cannot); `encodings` are the names of what each tensor is stored in, for rules that ask.
+        is stacked (DamagedInput if it cannot); `encodings` are the names of what each tensor is stored in, for rules that ask;
+        `shapes` are those of the tensors, where they are to be held against the counts of what is stacked (DamagedInput).
         """
         groups: _Groups = {}
         shared: list[tuple[str, list[_Found]]] = []
@@ -199,6 +202,8 @@ class Layout:
             groups.setdefault((rule, captures), {})[at, 0] = name
         bound, missing, surplus = [], [], []
         for (rule, captures), given in groups.items():
+            if side == "target" and rule.transform.spread and shapes is not None:
+                _check_stack(given[0, 0], rule.transform.spread[1], shapes, {} if config is None else config)
             inputs, outputs, lacking, beyond = _bind(rule, captures, given, side, {} if config is None else config)
             missing += lacking
             surplus += beyond
@@ -294,6 +299,13 @@ def _bind(
     return inputs, (rule.target[0].name(known),), lacking, beyond
 
 
+def _check_stack(name: str, expression: Expr, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+    """DamagedInput for a stack that cannot hold what the config counts, before anybody makes that many names."""
+    count, shape = evaluate(expression, config), shapes[name]
+    if not any(size and size % count == 0 for size in shape):
+        raise DamagedInput(f"{name} has the shape {list(shape)} where the config asks for {count} ({expression})", tensor=name)
+
+
 def _wanted(rule: Rule, side: Side, counts: Mapping[str, int], found: int) -> list[Captures]:
     """The captures for which a rule should be met. Of more blocks than were found one is missing, whatever is claimed."""
     captures = _first(rule, side).captures
@@ -340,13 +352,6 @@ def _without(captures: Captures, name: str) -> tuple[Captures, int]:
 
 def _as_in(rule: Rule, other: Rule) -> Rule:
     """A rule that is optional, or of an alternative, if the other is."""
-    return replace(rule, required=rule.required and other.required, choice=rule.choice or other.choice)
-
-
-def _as_required(rule: Rule, other: Rule | None) -> Rule:
-    """A rule, required where another layout's rule for the same Hugging Face name is: whether tensors exist is no matter of format."""
-    if other is None:
-        return rule
     return replace(rule, required=rule.required and other.required, choice=rule.choice or other.choice)
 
 

@@ -40,7 +40,7 @@ def block(hf: str, target: str, *tables: Table) -> dict[Names, Arrow]:
     result: dict[Names, Arrow] = {}
     for table in tables:
         for names, to in table.items():
-            arrow = _arrow(to)
+            arrow = _arrow(to, names)
             key = tuple(_behind(hf, name) for name in _tuple(names))
             choice = arrow.choice and (f"{hf}: {arrow.choice[0]}", arrow.choice[1])  # encoder and decoder choose apart
             result[key] = replace(arrow, targets=tuple(_behind(target, name) for name in arrow.targets), choice=choice)
@@ -54,7 +54,7 @@ def _behind(prefix: str, name: str) -> str:
 def biased(modules: Mapping[str, object]) -> dict[Names, Arrow]:
     """Lines for the weight and the bias of each of these modules, which go the same way."""
     return {
-        f"{hf}.{part}": replace(_arrow(to), targets=tuple(f"{name}.{part}" for name in _arrow(to).targets))
+        f"{hf}.{part}": replace(_arrow(to, hf), targets=tuple(f"{name}.{part}" for name in _arrow(to, hf).targets))
         for hf, to in modules.items()
         for part in ("weight", "bias")
     }
@@ -62,7 +62,7 @@ def biased(modules: Mapping[str, object]) -> dict[Names, Arrow]:
 
 def optional(*tables: Table) -> dict[Names, Arrow]:
     """The same lines, for tensors that a model of the family may lack."""
-    return {names: replace(_arrow(to), required=False) for table in tables for names, to in table.items()}
+    return {names: replace(_arrow(to, names), required=False) for table in tables for names, to in table.items()}
 
 
 def either(*tables: Table) -> dict[Names, Arrow]:
@@ -75,22 +75,24 @@ def either(*tables: Table) -> dict[Names, Arrow]:
         raise ValueError("tables of which a block has one share a Hugging Face name; put its line outside")
     label = "|".join("+".join(str(names) for names in table) for table in tables)
     return {
-        names: replace(_arrow(to), choice=(label, index)) for index, table in enumerate(tables) for names, to in table.items()
+        names: replace(_arrow(to, names), choice=(label, index))
+        for index, table in enumerate(tables)
+        for names, to in table.items()
     }
 
 
 def stored_as(encodings: str | tuple[str, ...], *tables: Table) -> dict[Names, Arrow]:
     """Lines that apply to tensors stored in one of these encodings only ("MXFP4"); others go by the lines without this."""
     wanted = (encodings,) if isinstance(encodings, str) else encodings
-    return {names: replace(_arrow(to), stored=wanted) for table in tables for names, to in table.items()}
+    return {names: replace(_arrow(to, names), stored=wanted) for table in tables for names, to in table.items()}
 
 
-def _arrow(to: object) -> Arrow:
+def _arrow(to: object, names: Names) -> Arrow:
     if isinstance(to, Arrow):
         return to
     if isinstance(to, str):
         return identity >> to
-    raise ValueError(f"{to!r} is neither a name nor a transform with a name behind it")
+    raise ValueError(f"{_told(_tuple(names))}: {to!r} is neither a name nor a transform with a name behind it (`T >> 'name'`)")
 
 
 def _tuple(names: Names) -> tuple[str, ...]:
@@ -99,15 +101,25 @@ def _tuple(names: Names) -> tuple[str, ...]:
 
 def rule_of(names: Names, to: object) -> Rule:
     """A line of a table as a rule; ValueError if its names, captures and transform do not go together."""
-    arrow = _arrow(to)
+    arrow = _arrow(to, names)
     hf, target = tuple(map(Pattern.of, _tuple(names))), tuple(map(Pattern.of, arrow.targets))
+    line = f"the line from {_told(_tuple(names))} to {_told(arrow.targets)}"
     spread = arrow.transform.spread
     consumed = {spread[0]} if spread else set()
     if spread and (len(hf) != 1 or len(target) != 1 or spread[0] not in hf[0].captures):
-        raise ValueError(f"{names!r} has to be one name with the capture {spread[0]!r}, for one tensor")
+        raise ValueError(f"{line}: has to be from one name with the capture {{{spread[0]}}} to one name")
     if len({pattern.captures - consumed for pattern in hf} | {pattern.captures for pattern in target}) > 1:
-        raise ValueError(f"captures of {names!r} and {arrow.targets!r} differ")
-    arity = arrow.transform.arity
-    if len(hf) != len(target) if arity is None else (len(hf), len(target)) != arity:
-        raise ValueError(f"{names!r} and {arrow.targets!r} are not as many names as the transform between them takes and gives")
+        taken = f", but for {{{spread[0]}}}, which is taken away" if spread else ""
+        raise ValueError(f"{line}: both sides must have the same captures{taken}")
+    if (arity := arrow.transform.arity or (len(hf), len(hf))) != (len(hf), len(target)):
+        found = f"here are {len(hf)} and {len(target)}"
+        raise ValueError(f"{line}: the transform between makes {_count(arity[1])} of {_count(arity[0])}, and {found}")
     return Rule(hf, arrow.transform, target, arrow.required, arrow.choice, arrow.stored)
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return " and ".join(map(repr, names))
+
+
+def _count(tensors: int) -> str:
+    return f"{tensors} tensor{'s' if tensors > 1 else ''}"

@@ -17,7 +17,8 @@ from hubclient.cli.options import SIZE, as_json, console, human, print_json, pri
 def place(devices: tuple[str, ...], source: str, context: int | None, as_json: bool) -> None:
     """Decide which module of SOURCE goes on which device, from headers alone.
 
-    With --json, "device_map" is what accelerate and Transformers take as it is.
+    The experts of a mixture are the first to go to "cpu" or "disk". With --json, "device_map" is what accelerate and
+    Transformers take as it is, and "override_tensor" what llama.cpp's option of that name takes.
     """
     from hubclient.placement import place as distribute
 

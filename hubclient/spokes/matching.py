@@ -39,7 +39,9 @@ def match(
         return Matching((), (), (), (), ())  # a config or vocabulary alone; whoever needs tensors says so
     counts = architecture.counts(config)
     layout = architecture.layouts[space]
-    matching = layout.match(tensors, side, counts, config, encodings(tensors) if layout.asks_encodings else None)
+    asked = encodings(tensors) if layout.asks_encodings else None
+    shapes = {name: array.shape for name, array in tensors.items()} if side == "target" else None
+    matching = layout.match(tensors, side, counts, config, asked, shapes)
     if matching.unmatched:
         told = _several(where, matching.unmatched, f"no rule in the architecture {architecture.name}")
         raise UnmappedTensor(told, matching.unmatched, hint=_NO_RULE)

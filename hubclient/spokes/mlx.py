@@ -13,6 +13,7 @@ from typing import Any
 
 from hubclient.architectures.language.arrays import Array
 from hubclient.architectures.language.config import difference, spell
+from hubclient.architectures.language.declaration import absent
 from hubclient.architectures.language.layouts import Layout, Matching
 from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
@@ -68,13 +69,14 @@ def write(model: Model, request: Request) -> Target:
     label, wanted = choose(model, request.type)
     layout = layout_of(model.architecture)
     refuse_unread(model)
-    where = str(model.opened.path)
-    matching = located(model.opened, lambda: match(model.architecture, "mlx", model.tensors, "hf", model.config, where))
+    where, head = str(model.opened.path), _tied_head(model)
+    tensors = {name: array for name, array in model.tensors.items() if name != head}
+    matching = located(model.opened, lambda: match(model.architecture, "mlx", tensors, "hf", model.config, where))
     if request.only is None and not matching.bound:
         raise UnmappedTensor(f"{model.opened.path}: holds no tensors", hint="--only tokenizer and --only config need none")
     check_sizes(model.opened, model.architecture, model.config, model.tensors)
     check_head(model)
-    arrays = located(model.opened, lambda: converted(matching, model.tensors, model.config, "hf"))
+    arrays = located(model.opened, lambda: converted(matching, tensors, model.config, "hf"))
     choice = _Choice(model, layout, named(request.type, request.group_size), wanted)
     if choice.packing is None and request.group_size is not None:
         raise UsageError(f"--group-size goes with a type such as 4bit; {request.type} has no groups")
@@ -83,11 +85,22 @@ def write(model: Model, request: Request) -> Target:
     config = _config(model, specs, choice)
     sidecars, losses = _sidecars(model, request)
     losses += omitted(matching, "MLX") + lost(matching)
+    losses += [f"tensor {head} has no place in MLX, where a tied head is the embedding"] if head else []
     metadata, more = _metadata(model, matching, config)
     if request.only == "config":
         specs, arrays, metadata, label = (), {}, {}, "config"
     spec = OutputSpec("model", specs, metadata, {"config.json": write_json(config), **sidecars}, request.max_shard_size)
     return Target(spec, tuple(arrays.values()), label, losses=(*losses, *more), dropped=matching.dropped)
+
+
+def _tied_head(model: Model) -> str | None:
+    """The head of a model whose config says that it is tied, if it is stored all the same: mlx-lm takes the embedding, and
+    does not load folders in which such a head is packed.
+    """
+    fact = model.architecture.implied.get("tie_word_embeddings")
+    if model.config.get("tie_word_embeddings") is not True or not isinstance(fact, absent):
+        return None
+    return fact.name if fact.name in model.tensors else None
 
 
 class _Choice:

@@ -77,9 +77,7 @@ class Case:
         try:
             self.check.work(self.subject, folder)
         except HubclientError as error:
-            raise Fault(f"{self}: {error}") from error
-        except Fault as fault:
-            raise Fault(f"{self}: {fault}") from fault.__cause__
+            raise Fault(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

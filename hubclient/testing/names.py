@@ -42,8 +42,9 @@ def come_back(subject: Subject, folder: Path) -> None:  # noqa: ARG001
             {(bound.inputs, bound.outputs) for bound in back.bound} == {(bound.outputs, bound.inputs) for bound in there.bound},
             "the way back does not lead to the names that the way there began with",
         )
-        for name in subject.architecture.layouts[subject.space].derive:
-            require(name not in targets, f"{name} is derived from the config and made from a tensor")
+    for name in subject.architecture.layouts[subject.space].derive:
+        found = matched(subject, subject.models[0], [name], "target")
+        require(found.dropped == (name,), f"{name} is derived from the config, and on the way back nothing knows it")
 
 
 def missing_is_named(subject: Subject, folder: Path) -> None:  # noqa: ARG001
@@ -94,7 +95,7 @@ def _each_missing(subject: Subject, model: Synthetic, names: Sequence[str], whol
                 continue  # what is left is a block of another alternative
             needed = bound.rule.required or len(bound.inputs) > 1
             require(
-                name in found.missing if needed else name not in found.missing,
+                found.missing == ((name,) if needed else ()) or bool(bound.rule.choice and name in found.missing),
                 f"{name} is {'needed' if needed else 'optional'}, and without it "
                 + (f"{_some(found.missing)} is said to be missing" if found.missing else "nothing is said to be missing"),
             )

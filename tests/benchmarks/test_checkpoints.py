@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.checkpoints import CHECKPOINTS, Llama, ensure, write_checkpoint
+from benchmarks.deepseek import DeepSeekV3
 from hubclient import Checkpoint
 
 TINY = Llama(hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, intermediate=96, vocab=300)
@@ -80,3 +81,17 @@ def test_the_dimensions_are_those_that_are_promised() -> None:
     assert max(elements("wide")) * 2 == 4_194_304_000
     assert sum(sorted(elements("wide"))[:-1]) * 2 < 50e6
     assert len(elements("deep")) == 90_003 and CHECKPOINTS["deep"].shards == 160
+    assert len(elements("deepseek")) == 46_183 and len(elements("deepseek-fp8")) == 91_991  # as published
+    own = [math.prod(shape) for name, shape in CHECKPOINTS["deepseek"].tensors() if "layers.61." not in name]
+    assert sum(own) == pytest.approx(671e9, rel=0.001)
+
+
+def test_shards_are_in_the_order_of_the_safetensors_library(tmp_path: Path) -> None:
+    model = DeepSeekV3(hidden=64, layers=4, further=0, heads=2, intermediate=64, expert_width=64, experts=8, shards=5, vocab=300)
+    folder = write_checkpoint(model, tmp_path / "experts")
+    (widest,) = [name for name, _ in model.tensors() if model.dtype(name) == "F32"]
+    files = sorted(folder.glob("*.safetensors"))
+    assert len(files) == 5
+    for file in files:
+        names = list(Checkpoint.from_pretrained(file).opened.tensors)
+        assert names == sorted(names, key=lambda name: (name != widest, name))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runs import fresh, in_turns, inside, measured
+from benchmarks.runs import Contest, fresh, in_turns, inside, measured
 
 
 def test_a_process_is_timed_and_its_memory_measured() -> None:
@@ -27,6 +27,26 @@ def test_the_output_is_synced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     measured([sys.executable, "-c", f"open({str(out)!r}, 'w').write('x')"], sync=out)
     assert out.read_text() == "x"
+
+
+def test_all_files_of_a_folder_are_synced(tmp_path: Path) -> None:
+    write = f"import pathlib; [pathlib.Path({str(tmp_path)!r}, name).write_text('x') for name in 'ab']"
+    assert measured([sys.executable, "-c", write], sync=tmp_path).seconds > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_commands_compete_from_the_same_start(tmp_path: Path) -> None:
+    out, starts = tmp_path / "out", []
+
+    def start() -> Path:
+        starts.append(fresh(out))
+        return out
+
+    write = [sys.executable, "-c", f"open({str(out)!r}, 'x').write('x')"]
+    contest = Contest({"writes": write, "does not": [sys.executable, "-c", "pass"]}, start, synced={"writes"})
+    runs = in_turns(2, contest.contestants)
+    assert len(starts) == 4 and all(len(seconds) == 2 for seconds in runs.values())
+    assert all(len(peaks) == 2 and min(peaks) > 1 for peaks in contest.peaks.values())
 
 
 def test_a_command_that_fails_says_why() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the distribution that raises on import is installed."""
     return _pip_install(ROOT / "tests" / "distributions" / "broken", tmp_path_factory.mktemp("broken"))
+
+
+@pytest.fixture(scope="session")
+def willow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that docs/add-an-architecture.md shows, as its files."""
+    page = (ROOT / "docs" / "add-an-architecture.md").read_text()
+    folder = tmp_path_factory.mktemp("willow")
+    for name, content in re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def willow_site(willow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it is installed."""
+    return _pip_install(willow, tmp_path_factory.mktemp("willow-site"))
 
 
 @pytest.fixture

@@ -83,6 +83,12 @@ def test_it_passes_the_conformance_kit_from_the_command_line(run, example):
     assert len(report["cases"]) > 20
 
 
+def test_only_plugins_with_architectures_can_be_tested(run, example):
+    for name, fault in (("hubclient-larhc", "there is no plugin"), ("gguf", "declares no architectures")):
+        done = run("plugins", "test", name, sites=[example])
+        assert (done.returncode, fault in done.stderr) == (2, True), done.stderr
+
+
 def test_its_own_test_passes(example, tmp_path):
     folder = ROOT / "examples" / "hubclient-larch"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, example])), "HUBCLIENT_CONFIG_DIR": str(tmp_path)}

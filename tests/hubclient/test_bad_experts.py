@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from checkpoints import Shapes, llama_shapes
 from running import Failing, refused
 
 from hubclient import Checkpoint
+from hubclient.errors import DamagedInput
+from hubclient.formats.model import Value
 
 MOE: dict[str, Any] = {
     **checkpoints.LLAMA,
@@ -89,13 +92,18 @@ def test_what_the_others_are_made_from_is_right(space: str, tmp_path: Path):
         Checkpoint.from_pretrained(source).save_pretrained(tmp_path / f"{source.name}.out", format=space, strict=True)
 
 
-def test_packed_experts_stay_packed_whatever_type_is_asked_for(tmp_path: Path):
-    source = oss(tmp_path)
-    (folder,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "f16", type="f16")
-    before, after = (Checkpoint.from_pretrained(path).opened.tensors for path in (source, folder))
-    assert {ref.encoding.name for name, ref in after.items() if name.endswith("_blocks")} == {"MXFP4_PLANES"}
-    assert {ref.encoding.name for name, ref in after.items() if not name.endswith("_blocks")} == {"F16"}
-    assert {name: ref.shape for name, ref in before.items()} == {name: ref.shape for name, ref in after.items()}
+def test_packed_experts_stay_packed_unless_a_type_is_asked_for(tmp_path: Path):
+    checkpoint = Checkpoint.from_pretrained(oss(tmp_path))
+    before = checkpoint.opened.tensors
+    (same,) = checkpoint.save_pretrained(tmp_path / "auto")
+    after = Checkpoint.from_pretrained(same).opened.tensors
+    assert {name: (ref.shape, ref.encoding) for name, ref in before.items()} == {
+        name: (ref.shape, ref.encoding) for name, ref in after.items()
+    }
+    (plain,) = checkpoint.save_pretrained(tmp_path / "f16", type="f16")
+    found = Checkpoint.from_pretrained(plain).opened.tensors
+    assert {ref.encoding.name for ref in found.values()} == {"F16"}
+    assert not any(name.endswith(("_blocks", "_scales")) for name in found)
 
 
 @pytest.mark.parametrize("space", ["gguf", "mlx"])
@@ -139,3 +147,13 @@ def test_packed_experts_that_are_not_those_of_the_config(
     options: dict[str, Any], code: int, fault: str, space: str, failing: Failing, tmp_path: Path
 ):
     refused(failing, oss(tmp_path, **options), code, "oss", fault, to=space)
+
+
+def test_more_experts_than_a_stack_can_hold_are_refused_before_they_are_named(tmp_path: Path):
+    """Three names for each of four thousand million experts would fill the memory."""
+    (written,) = Checkpoint.from_pretrained(moe(tmp_path)).save_pretrained(tmp_path / "moe.gguf", format="gguf")
+    checkpoint = Checkpoint.from_pretrained(written)
+    metadata = {**checkpoint.opened.metadata, "qwen3moe.expert_count": Value("u32", 2**32 - 1)}
+    hostile = Checkpoint(replace(checkpoint.opened, metadata=metadata), checkpoint.host)
+    with pytest.raises(DamagedInput, match=r"blk\.0\.ffn_\w+_exps\.weight has the shape .* asks for 4294967295 \(num_experts\)"):
+        hostile.plan(tmp_path / "out")

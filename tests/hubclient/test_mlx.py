@@ -178,6 +178,15 @@ def test_rows_that_are_no_whole_number_of_groups_stay_as_they_are(tmp_path: Path
     assert config_of(tmp_path / "out")["quantization"]["group_size"] == 128
 
 
+def test_a_head_that_is_tied_and_stored_all_the_same_is_left_out_and_said(tmp_path: Path):
+    """mlx-lm has no such module, so it would refuse scales for it."""
+    folder = copy(LLAMA.checkpoint, tmp_path / "tied")
+    (folder / "config.json").write_text(json.dumps({**LLAMA.config, "tie_word_embeddings": True}))
+    plan = Checkpoint.from_pretrained(folder).plan(tmp_path / "out", format="mlx", type="4bit")
+    assert not [step.name for step in plan.outputs[0].steps if "lm_head" in step.name]
+    assert plan.losses == ("tensor lm_head.weight has no place in MLX, where a tied head is the embedding",)
+
+
 def test_several_types_share_one_read(tmp_path: Path):
     written = Checkpoint.from_pretrained(LLAMA.checkpoint).save_pretrained(
         tmp_path / "{name}-{type}", format="mlx", type=["auto", "4bit", "f16"]

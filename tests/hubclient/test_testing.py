@@ -217,7 +217,7 @@ def outcomes(architecture: Architecture, check: str) -> list[str]:
 def test_a_fault_is_found_by_its_check(architecture: Architecture, check: str, told: str):
     faults = outcomes(architecture, check)
     assert faults and any(told in fault for fault in faults), faults
-    assert all(fault.count("\n") == 0 and "elm" in fault for fault in faults)
+    assert all(fault.count("\n") == 0 for fault in faults)
 
 
 @pytest.mark.parametrize("check", CHECKS[:-1], ids=lambda check: check.name)
