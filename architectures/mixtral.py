@@ -45,7 +45,7 @@ MIXTRAL = Architecture(
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("silu", None), "sliding_window": (None,)},
     when=present("model.layers.0.block_sparse_moe.gate.weight"),
     tokenizer=LLAMA.tokenizer,
-    placement=replace(LLAMA.placement, experts=("block_sparse_moe.experts",)),
+    placement=replace(LLAMA.placement, experts=("block_sparse_moe.experts",), renamed={"block_sparse_moe": "mlp"}),
 )  # fmt: skip
 
 ARCHITECTURES = (MIXTRAL,)

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 _KV_BYTES = 2  # caches are half precision unless a runtime is told otherwise
 _STATE_BYTES = 4  # llama.cpp keeps recurrent states in float32
 CPU, DISK = "cpu", "disk"
-# Modules in a block that Transformers 5 calls otherwise than 4 and the checkpoints do, by model_type; source: its
-# `conversion_mapping`. A device map lists both names, for either release passes over those that it does not know.
-_RENAMED: Mapping[str, tuple[str, str]] = {"mixtral": (".block_sparse_moe.", ".mlp.")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +178,9 @@ def _listed(module: Module, cuts: Mapping[str, _Cut], homes: Mapping[str, str]) 
 
 
 def _spellings(name: str, model: Model) -> tuple[str, ...]:
-    old, new = _RENAMED.get(model.architecture.model_type, ("", ""))
-    return (name, name.replace(old, new)) if old and old in name else (name,)
+    """A module as the checkpoint calls it and as other releases do; either passes over names that it does not know."""
+    renamed = model.architecture.placement.renamed.items()
+    return (name, *(name.replace(f".{old}.", f".{new}.") for old, new in renamed if f".{old}." in name))
 
 
 def _overrides(model: Model, cuts: Mapping[str, _Cut], homes: Mapping[str, str]) -> tuple[str, ...]:

@@ -103,12 +103,13 @@ class Step:
         """
         if self.fits:
             return "exact"
-        if isinstance(self.array, Leaf) and self.array.ref.encoding == self.encoding:
+        if self.moves:
             return "exact"
         own = {encoding.name for encoding in encodings_of(self.array)}
         if not self.array.keeps_values:
             return "computed"
-        if all(name == self.encoding.name or self.encoding.name in _WIDER.get(name, ()) for name in own):
+        same = None if self.encoding.blocked else self.encoding.name  # blocks that do not move are made anew
+        if all(name == same or self.encoding.name in _WIDER.get(name, ()) for name in own):
             return "exact"
         unpacked = not self.array.moves_elements or all(ENCODINGS[name].blocked for name in own)
         if unpacked and self.encoding.name in ("F32", "F64"):

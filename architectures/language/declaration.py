@@ -145,7 +145,8 @@ class Placement:
     block (keys and values), None for models without a cache; `window` names the config key that limits the tokens cached.
     `state_elements` is the size of a block's recurrent state, which does not grow with the context. `kv_in`, `window_in`
     and `state_in` say in which blocks, None in all. `experts` are patterns of modules within a block that may be
-    offloaded before anything else.
+    offloaded before anything else. `renamed` are modules that some releases of Transformers call otherwise than the
+    checkpoints do.
     """
 
     block: str
@@ -159,6 +160,7 @@ class Placement:
     state_elements: Expr | None = None
     state_in: Schedule | None = None
     experts: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Add:
 
     @property
     def inverse(self) -> Add:
-        """X - by."""
+        """What was added is taken away again."""
         return Add(-self.by)
 
     @property

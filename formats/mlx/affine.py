@@ -15,8 +15,8 @@ NaN is level 0 and otherwise passed over; a group with infinities, or of NaN alo
 as MLX on x86 leaves it.
 
 There are two ways back. MLX multiplies and adds in the dtype of the scales, so `mlx.core.dequantize` on the CPU rounds
-twice: `dequantise` gives those bits. The number that level, scale and bias stand for, rounded once, is `dequantise_f32`;
-that is what compares two encodings, and what is re-encoded from. For F32 both are the same.
+twice: `dequantise` gives those bits, which are what `codecs` takes a packed matrix to stand for. The number that level,
+scale and bias stand for, rounded once, is `dequantise_f32`. For F32 both are the same.
 
 Arrays: rows are float32 [n, columns] where the dtype is F32, else uint16 [n, columns], the bits of F16 or BF16. Words are
 uint32 [n, columns * bits / 32]; scales and biases [n, columns / group_size], float32 or uint16 as the rows.

@@ -14,6 +14,7 @@ from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, narrowed, values_of
 from hubclient.spokes.matching import converted, located, match, packed
+from hubclient.spokes.packed import without_settings
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.declaration import Architecture
@@ -59,7 +60,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
     if carried:
         raw, losses = restore(raw, carried.config), []
     if not kept:
-        raw.pop("quantization_config", None)  # of a source that was packed until it became this file
+        raw = without_settings(raw)  # of a source that was packed until it became this file
     whole = located(opened, lambda: normalise(raw, architecture.defaults, architecture.aliases))
     if opened.companion is not None:
         projector.check_shapes(architecture, opened.companion, whole, vision)

@@ -32,7 +32,7 @@ from hubclient.spokes import huggingface
 from hubclient.spokes.gguf import check_head
 from hubclient.spokes.matching import converted, located, lost, match, omitted
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
-from hubclient.spokes.packed import refuse_unread
+from hubclient.spokes.packed import refuse_unread, without_settings
 
 __all__ = ["GROUPS", "choose", "parts", "read", "write"]
 
@@ -208,7 +208,7 @@ def _label(encodings: Iterable[Encoding]) -> str:
 def _config(model: Model, specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:
     """config.json as mlx-lm writes it: without what it does not need, with `quantization`, keys sorted."""
     dtype = choice.dtype if choice.packing is None or choice.dtype == BF16 else None
-    config = huggingface.written_config(model, list(specs), dtype)
+    config = without_settings(huggingface.written_config(model, list(specs), dtype))
     config = {key: value for key, value in config.items() if key not in (*_REMOVED, *QUANTIZATION)}
     config.update(_explicit(model))
     if eos := _generation(model).get("eos_token_id"):

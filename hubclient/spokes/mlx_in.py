@@ -17,6 +17,7 @@ from hubclient.model import Model, Naming, encodings_of, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import huggingface, projector, rebuild
 from hubclient.spokes.matching import converted, located, match
+from hubclient.spokes.packed import without_settings
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.declaration import Architecture
@@ -110,5 +111,7 @@ def _computed(encoding: Encoding) -> Encoding:
 def _with_blocks(raw: Mapping[str, Any], tensors: Mapping[str, Array]) -> dict[str, Any]:
     """config.json with `quantization_config` if, and only if, tensors are packed in a way that Transformers reads."""
     packed = any(encodings_of(array) == {_BLOCKS} and array.moves_rows for array in tensors.values())
-    kept = {key: value for key, value in raw.items() if key != "quantization_config"}
-    return {**kept, "quantization_config": raw.get("quantization_config", {"quant_method": "mxfp4"})} if packed else kept
+    plain = without_settings(raw)
+    if not packed:
+        return plain
+    return {**raw, "quantization_config": {"quant_method": "mxfp4"}} if plain == raw else dict(raw)

@@ -100,6 +100,14 @@ def test_blocks_are_said_to_be_quantised_and_unpacked_exactly() -> None:
     assert counted(leaf(values, "Q8_0"), "F32") == ("exact", 0)
 
 
+def test_blocks_that_are_made_anew_are_no_copies() -> None:
+    ref = TensorRef("a", (32, 32), Q8_0, Path("source"), 0, Q8_0.nbytes((32, 32)))
+    array = Leaf(ref.shape, ref)
+    places = (Place(0, 0, ref.nbytes),)
+    assert Step(0, "a", array, Q8_0, places).fidelity == "exact"
+    assert Step(0, "a", Transpose(array), Q8_0, places).fidelity == "quantised"
+
+
 def test_what_a_stopped_run_counted_is_not_forgotten(source: Path, tmp_path: Path) -> None:
     plan = to_gguf(source, tmp_path / "whole.gguf")
     whole = run(plan, executor=Here()).tensors[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import checkpoints
 import numpy as np
 import pytest
 from checkpoints import CONFIG, WEIGHTS
-from golden import Golden, Stored, Workshop, tensors, transformers_result
+from golden import Golden, Stored, Workshop, copy, tensors, transformers_result
 from rawsafetensors import entry, put
 from running import Failing, refused
 
@@ -374,3 +375,28 @@ def test_transformers_computes_the_same_but_for_a_block_that_it_cuts_elsewhere(t
     header = {"__metadata__": {"format": "pt"}, **json.loads(data[8 : 8 + size])}
     put(out / WEIGHTS, header, data[8 + size :])
     assert np.abs(transformers_result(FP8, out) - FP8.logits).max() <= 1e-4
+
+
+@pytest.mark.parametrize("space", ["gguf", "mlx"])
+def test_settings_inside_text_config_are_gone_as_well_once_nothing_is_packed(space: str, tmp_path: Path):
+    source = copy(Golden("mistral3").checkpoint, tmp_path / "source")
+    header: dict[str, Any] = {}
+    data = b""
+    for name, stored in tensors(source).items():
+        parts = {name: stored}
+        if name.startswith("language_model.") and name.endswith("_proj.weight"):
+            ones = Stored("F8_E4M3", stored.shape, b"\x38" * math.prod(stored.shape))
+            grid = tuple(-(-size // 128) for size in stored.shape)
+            parts = {name: ones, f"{name}_scale_inv": Stored("F32", grid, np.ones(grid, np.float32).tobytes())}
+        for part, own in parts.items():
+            header[part] = entry(own.dtype, own.shape, len(data), len(data) + len(own.data))
+            data += own.data
+    put(source / WEIGHTS, header, data)
+    config = json.loads((source / CONFIG).read_text())
+    config["text_config"]["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (source / CONFIG).write_text(json.dumps(config))
+    there = tmp_path / ("there.gguf" if space == "gguf" else "there")
+    Checkpoint.from_pretrained(source).save_pretrained(there, format=space)
+    (back,) = Checkpoint.from_pretrained(there).save_pretrained(tmp_path / "back")
+    written = [folder / CONFIG for folder in (there, back) if folder.is_dir()]
+    assert written and not any("quantization_config" in path.read_text() for path in written)
