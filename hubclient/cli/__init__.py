@@ -49,7 +49,7 @@ class Commands(click.Group):
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Turn model checkpoints into the layout the next program wants: safetensors, GGUF and back, exactly."""
+    """Turn model checkpoints into the layout the next program wants: safetensors, GGUF or MLX, in every direction, exactly."""
     ctx.obj = {"debug": debug}
 
 

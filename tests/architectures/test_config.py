@@ -415,5 +415,5 @@ def test_a_value_that_another_architecture_would_have_is_refused():
 @pytest.mark.parametrize("value", [-1, "x", [1]])
 def test_rope_settings_of_a_kind_of_layer_that_are_no_object_are_damaged_input(value: Any):
     config = {"rope_local_base_freq": 1e4, "rope_parameters": {"full_attention": value, "sliding_attention": {}}}
-    with pytest.raises(DamagedInput, match="rope settings are .* where an object is needed"):
+    with pytest.raises(DamagedInput, match=r"rope settings are .* where an object is needed"):
         normalise(config, {}, {})

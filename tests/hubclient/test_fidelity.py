@@ -16,7 +16,7 @@ from running import Here
 
 from hubclient.architectures.language.arrays import Array, Concat, Leaf, Reshape
 from hubclient.architectures.language.elementwise import Add, Computed, NegativeExp, bare
-from hubclient.architectures.language.gathers import Permute
+from hubclient.architectures.language.gathers import Permute, Transpose
 from hubclient.checkpoint import run
 from hubclient.cli import main
 from hubclient.fidelity import Check, kept
@@ -101,11 +101,9 @@ def test_blocks_are_said_to_be_quantised_and_unpacked_exactly() -> None:
 
 
 def test_blocks_that_are_made_anew_are_no_copies() -> None:
-    ref = TensorRef("a", (32, 32), Q8_0, Path("source"), 0, Q8_0.nbytes((32, 32)))
-    array = Leaf(ref.shape, ref)
-    places = (Place(0, 0, ref.nbytes),)
-    assert Step(0, "a", array, Q8_0, places).fidelity == "exact"
-    assert Step(0, "a", Transpose(array), Q8_0, places).fidelity == "quantised"
+    array, places = leaf(np.zeros((32, 32)), "Q8_0"), (Place(0, 0, 32 * 34),)
+    assert Step(0, "a", array, ENCODINGS["Q8_0"], places).fidelity == "exact"
+    assert Step(0, "a", Transpose(array), ENCODINGS["Q8_0"], places).fidelity == "quantised"
 
 
 def test_what_a_stopped_run_counted_is_not_forgotten(source: Path, tmp_path: Path) -> None:
