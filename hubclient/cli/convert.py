@@ -89,9 +89,15 @@ def _told(output: OutputPlan, tensors: Mapping[str, Kept]) -> dict[str, Any]:
 def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
     for output, fidelities in zip(plan.outputs, found, strict=True):
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
-        click.echo(f"{output.path}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
+        click.echo(f"{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
     for loss in plan.losses:
         click.echo(printable(f"not carried over: {loss}"), err=True)
+
+
+def _where(output: OutputPlan) -> str:
+    """What to open afterwards: a split has no file of the name that was asked for, so its first part is named."""
+    first, *more = (output.path,) if output.folder else output.paths()
+    return f"{first} and {len(more)} more" if more else str(first)
 
 
 def _print_plan(plan: Plan) -> None:
