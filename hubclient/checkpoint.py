@@ -68,7 +68,8 @@ class Checkpoint:
         for format_ in host.formats():
             if format_.detect(path):
                 with contextlib.nullcontext() if only is None else contextlib.suppress(UnsupportedFormat):
-                    return cls(format_.open(path), host)
+                    opened = format_.open(path)
+                    return cls(replace(opened, companion=None) if only == "text" else opened, host)
         if only is not None and path.is_dir():
             from hubclient.formats.safetensors import open_folder_without_weights
 

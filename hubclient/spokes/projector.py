@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SPACE = "mmproj"
 _TYPE = "projector_type"
+_APART = "--only text leaves it out, as does another name than mmproj- and the text part's"
 _PREPARED = ("image_mean", "image_std")
 
 
@@ -158,11 +159,11 @@ def read(
         return {}
     path = companion.path
     if SPACE not in architecture.layouts or _type_of(companion) not in types_of([architecture]):
-        raise DamagedInput(f"{path}: is no vision part for the architecture {architecture.name}", file=path)
+        raise DamagedInput(f"{path}: is no vision part for the architecture {architecture.name}; {_APART}", file=path)
     for key in vision.keys() & config.keys():
         if vision[key] != config[key]:
             fault = f"belongs to a text part with {key} {shown(vision[key])}, while this one has {shown(config[key])}"
-            raise DamagedInput(f"{path}: {fault}", file=path)
+            raise DamagedInput(f"{path}: {fault}; {_APART}", file=path)
     whole = {**config, **vision}
     stored = {name: leaf(ref) for name, ref in companion.tensors.items()}
     matching = located(companion, lambda: match(architecture, SPACE, stored, "target", whole, str(path)))
