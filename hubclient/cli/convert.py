@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hubclient.plan import OutputPlan, Plan
 
 
+_SHOWN = 12  # losses; a vision tower has hundreds of tensors
+
+
 @click.command()
 @click.argument("source")
 @click.argument("out", required=False)
@@ -90,8 +93,10 @@ def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
     for output, fidelities in zip(plan.outputs, found, strict=True):
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
         click.echo(f"{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
-    for loss in plan.losses:
+    for loss in plan.losses[:_SHOWN]:
         click.echo(printable(f"not carried over: {loss}"), err=True)
+    if len(plan.losses) > _SHOWN:
+        click.echo(f"not carried over: {len(plan.losses) - _SHOWN} more, which --json lists", err=True)
 
 
 def _where(output: OutputPlan) -> str:

@@ -84,7 +84,8 @@ def write(model: Model, request: Request) -> Target:
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
     specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
     metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
-    losses += rebuild.assumption_losses(model.architecture.assumed, model.config)
+    if model.opened.format != "gguf" or own.CHECKPOINT_KEY in model.opened.metadata:  # else it never said more than it can
+        losses += rebuild.assumption_losses(model.architecture.assumed, model.config)
     losses += omitted(matching, "GGUF")
     losses += lost(matching)
     if request.only != "config":

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hubclient.architectures.language.arrays import Array
 from hubclient.architectures.language.expressions import Expr, evaluate
 from hubclient.architectures.language.layouts import Bound, Matching
-from hubclient.architectures.language.patterns import template
 from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
 from hubclient.formats.encodings import ENCODINGS
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from hubclient.model import Model
 
 T = TypeVar("T")
-_FEW = 64  # tensors of one kind that are named one by one: blocks of a tower, but not experts
 _LONG = 100  # characters of a tensor's name in a message
 _NO_RULE = "docs/add-an-architecture.md shows how a package of your own declares an architecture, with a rule for every tensor"
 _NO_TENSOR = "the checkpoint is incomplete, or of another architecture or number of blocks than its config says"
@@ -106,17 +104,8 @@ def as_if_stored(model: Model, wanted: Encoding) -> dict[str, Array]:
 
 
 def omitted(matching: Matching, place: str) -> list[str]:
-    """A sentence for each tensor that a format has no place for; of many of one kind there is one for all."""
-    kinds: dict[str, list[str]] = {}
-    for name in matching.omitted:
-        kinds.setdefault(template(name)[0], []).append(name)
-    sentences = []
-    for names in kinds.values():
-        if len(names) <= _FEW:
-            sentences += [f"tensor {name} has no place in {place}" for name in names]
-        else:
-            sentences.append(f"{len(names)} tensors from {names[0]} to {names[-1]} have no place in {place}")
-    return sentences
+    """A sentence for each tensor that a format has no place for."""
+    return [f"tensor {name} has no place in {place}" for name in matching.omitted]
 
 
 def lost(matching: Matching) -> list[str]:

@@ -20,7 +20,6 @@ from reference import DATA
 from hubclient import Checkpoint
 from hubclient.architectures.language.config import normalise
 from hubclient.architectures.language.pairs import shortest_float32
-from hubclient.architectures.language.patterns import template
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Inline
@@ -114,16 +113,6 @@ def canonical(model: Published) -> set[str]:
     return names - model.omitted
 
 
-def listed(names: set[str]) -> set[str]:
-    """A sentence for each tensor, but one for all of a kind of which there are very many."""
-    kinds: dict[str, list[str]] = {}
-    for name in sorted(names):
-        kinds.setdefault(template(name)[0], []).append(name)
-    many = {kind: found for kind, found in kinds.items() if len(found) > 64}
-    single = {f"tensor {name} has no place in GGUF" for kind, found in kinds.items() if kind not in many for name in found}
-    return single | {f"{len(found)} tensors from {found[0]} to {found[-1]} have no place in GGUF" for found in many.values()}
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_the_table_has_as_many_parameters_as_the_repository(model: Published):
     assert sum(math.prod(shape) for shape in model.shapes.values()) == model.table["parameters"]
@@ -151,7 +140,7 @@ def test_the_plan_for_gguf_has_every_tensor_in_its_size(model: Published, kind: 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_has_no_place_in_gguf_is_listed(model: Published, disk: Path):
     output = to_gguf(model, disk, "auto")
-    assert set(output.losses) == listed(model.omitted) | model.losses
+    assert set(output.losses) == {f"tensor {name} has no place in GGUF" for name in model.omitted} | model.losses
     assert set(output.dropped) == {PREFIX.get(model.name, "") + name for name in model.dropped}
 
 
