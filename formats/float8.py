@@ -33,7 +33,8 @@ def _values(mantissa_bits: int, bias: int) -> NDArray[np.float64]:
     normal = exponent > 0
     significand = mantissa + normal * (1 << mantissa_bits)
     values = np.ldexp(significand.astype(np.float64), np.maximum(exponent, 1) - bias - mantissa_bits)
-    return np.where(_BYTES > 127, -values, values)
+    signed: NDArray[np.float64] = np.where(_BYTES > 127, -values, values)
+    return signed
 
 
 _TABLES: Mapping[str, Callable[[], NDArray[Any]]] = MappingProxyType(
