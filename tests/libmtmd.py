@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import CDLL, POINTER, Structure, byref, c_bool, c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -30,6 +32,7 @@ class _Text(Structure):
 
 
 _IMAGE = 1  # MTMD_INPUT_CHUNK_TYPE_IMAGE
+_M_PERTURB, _TO_ZERO = -6, 0xFF  # of glibc's mallopt: new memory holds the complement of the second
 _LOG = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 
 
@@ -84,14 +87,30 @@ def image_vectors(text: Path, projector: Path, pixels: np.ndarray) -> np.ndarray
     assert model, f"llama.cpp refuses {text}"
     params = found.mtmd_context_params_default()
     params.use_gpu, params.warmup, params.print_timings, params.image_min_tokens = False, False, False, 1
-    context = found.mtmd_init_from_file(str(projector).encode(), model, params)
+    with _cleared_memory():
+        context = found.mtmd_init_from_file(str(projector).encode(), model, params)
     try:
         assert context, f"llama.cpp refuses {projector}"
-        return _encoded(found, context, pixels, found.llama_model_n_embd(model))
+        with _cleared_memory():
+            return _encoded(found, context, pixels, found.llama_model_n_embd(model))
     finally:
         if context:
             found.mtmd_free(context)
         found.llama_model_free(model)
+
+
+@contextmanager
+def _cleared_memory() -> Iterator[None]:
+    """New memory is zero here: llama.cpp makes the rows of [IMG_BREAK] from memory it never wrote, times zero, which is NaN now
+    and then (graphs of pixtral, `ggml_scale(tok, 0.0)`)."""
+    tune = getattr(CDLL(None), "mallopt", None)  # glibc alone has it
+    if tune:
+        tune(_M_PERTURB, _TO_ZERO)
+    try:
+        yield
+    finally:
+        if tune:
+            tune(_M_PERTURB, 0)
 
 
 def _encoded(found: CDLL, context: int, pixels: np.ndarray, width: int) -> np.ndarray:
