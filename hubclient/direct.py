@@ -15,7 +15,7 @@ from pathlib import Path
 
 _BLOCK = max(4096, mmap.PAGESIZE)  # offsets, lengths and addresses are multiples of it; the blocks of disks are no larger
 _STAGE = 4 << 20
-_LEAST = 1 << 20  # less than this is not worth a wait for the disk
+_LEAST = 1 << 17  # less than this is not worth a wait for the disk
 _FLAG = getattr(os, "O_DIRECT", None)  # Linux and other Unix systems, but not macOS
 _UNABLE = (errno.EINVAL, errno.EOPNOTSUPP)  # file systems that cannot, or ask for larger blocks
 

@@ -59,11 +59,11 @@ def execute(
 ) -> Outcome:
     """Write all outputs of a plan; returns their paths, and what became of each tensor's values.
 
-    `jobs` threads (default: the cores of this machine) share `max_memory` bytes. An interrupted run leaves partial files
+    `jobs` threads (default: one more than this machine has cores) share `max_memory` bytes. An interrupted run leaves partial files
     that the same call goes on from. Raises an EnvironmentFault (OutputExists, OutputBusy, NotEnoughSpace, SourceChanged,
     SourceMissing).
     """
-    jobs = jobs or cores()
+    jobs = jobs or cores() + 1  # while one waits for the disk
     check_sources(plan.sources)
     outputs: list[Output] = []
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 4 << 20  # source bytes of a tile; larger ones leave the processor's cache and less to resume
 _SMALLEST = 64 << 10  # smaller ones would hardly save memory, and take a journal line each
-_COPIES = 12  # at most this many times its source bytes live at once: rows, gathered rows, float32 (twice), outputs
+_COPIES = 12  # at most this many times the widest row of a tile live at once: rows, gathered rows, float32 (twice), outputs
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,15 @@ def _height(group: Group, max_memory: int, jobs: int) -> int:
     array = group.array
     budget = max(max_memory // max(1, jobs) // _COPIES, _SMALLEST)
     budget = min(budget, _LARGEST) if array.local else min(budget, 4 * _LARGEST)
-    stays_packed = all(step.moves or step.repacks for _, step in group.steps)
-    width = _row_bytes(array) if stays_packed else array.columns * 4
-    rows = max(1, budget // max(1, width))
+    rows = max(1, budget // max(1, _width(group)))
     return rows - rows % group.unit if group.unit < rows else rows
+
+
+def _width(group: Group) -> int:
+    """Bytes of a row where it takes most: read, decoded unless that is done in small steps, or written."""
+    columns = group.array.columns
+    read = columns * 4 if group.source is None else group.source.row_bytes(columns)
+    return max(read, *(step.encoding.row_bytes(columns) for _, step in group.steps))
 
 
 def _stretches(array: Array, height: int) -> Iterator[tuple[tuple[str, int], int, int]]:
@@ -157,11 +162,6 @@ def common(array: Array) -> Encoding | None:
     if encoding.blocked:
         return encoding if array.moves_rows and len(array.shape) > 1 else None
     return encoding if array.moves_elements else None
-
-
-def _row_bytes(array: Array) -> int:
-    (encoding,) = encodings_of(array)
-    return encoding.row_bytes(array.columns)
 
 
 def _place(ref: Any) -> tuple[str, int]:

@@ -18,7 +18,7 @@ from hubclient.formats.safetensors.reader import INDEX, SINGLE
 
 MAX_SHARD_SIZE = 5_000_000_000  # save_pretrained's default through Transformers 4
 
-_ALIGNMENT = 8  # of the first tensor; the widest element has 8 bytes
+_ALIGNMENT = 4096  # of the first tensor: of a page, so that rows can be mapped, and written past the page cache, as they lie
 
 
 class _Part(NamedTuple):
@@ -131,7 +131,7 @@ def _head(name: str, spec: OutputSpec, parts: Iterable[_Part]) -> bytes:
         text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{name}: a tensor's name or the metadata is not Unicode text: {error.reason}") from error
-    text += b" " * (-len(text) % _ALIGNMENT)
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     if len(text) > HEADER_LIMIT:
         raise UsageError(f"{name}: its header would take {len(text):,} bytes; safetensors allows {HEADER_LIMIT:,}")
     return struct.pack("<Q", len(text)) + text

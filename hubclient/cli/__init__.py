@@ -56,6 +56,7 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run the command line; exits with the code that the error tree states."""
     arguments = sys.argv[1:]
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads for matrix products, of which there are none here, spin
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and metadata may hold what a terminal cannot show
     try:

@@ -36,7 +36,7 @@ _SHOWN = 12  # losses; a vision tower has hundreds of tensors
 )
 @click.option("--pre", metavar="NAME", help="Name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised.")
 @click.option("--max-shard-size", type=SIZE, help="Split the weights over files of at most this size, such as 5GB.")
-@click.option("--jobs", type=click.IntRange(1), help="Threads; by default one per core.")
+@click.option("--jobs", type=click.IntRange(1), help="Threads; by default one more than there are cores.")
 @click.option("--max-memory", type=SIZE, default="512M", show_default=True, help="Bound on memory for the work itself.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse (exit code 1) if anything is not carried over.")
