@@ -6,7 +6,6 @@ memory. ggml packs the file, through the functions that xllamacpp's wheel export
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.checkpoints import ensure
 from benchmarks.figures import Figure, ratio
-from benchmarks.peers import GGML, TRANSFORMERS, peer
+from benchmarks.ggml import encode, library
+from benchmarks.peers import TRANSFORMERS, peer
 from benchmarks.runs import Contest, fresh, hubclient, in_turns, measured
 
 if TYPE_CHECKING:
+    import ctypes
+
     from hubclient.formats.model import Encoding, TensorRef
 
 TIMES_FASTER = 8.0
 _LOAD = "import sys; from transformers import AutoModelForCausalLM as M; M.from_pretrained(sys.argv[1], gguf_file=sys.argv[2])"
 _Q4_K_M, _ROWS = 15, 4096  # llama_ftype; rows packed at a time
-_FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
 def measure(bench: Path, rounds: int) -> list[Figure]:
@@ -55,7 +56,7 @@ def _packed(name: str, bench: Path) -> Path:
 
         plain = bench / "out" / f"{name}-bf16.gguf"
         Checkpoint.from_pretrained(ensure(name, bench)).save_pretrained(plain, format="gguf", type="bf16", force=True)
-        pack(plain, path, _library(bench))
+        pack(plain, path, library(bench))
         plain.unlink()
     return path
 
@@ -106,17 +107,4 @@ def _pieces(ref: TensorRef, encoding: Encoding, ggml: ctypes.CDLL) -> Iterator[A
     halves = stored.view(np.uint16).reshape(-1, columns)
     for start in range(0, len(halves), _ROWS):
         values = (halves[start : start + _ROWS].astype(np.uint32) << 16).view(np.float32)
-        packed = np.empty((len(values), encoding.row_bytes(columns)), np.uint8)
-        floats = values.ctypes.data_as(_FLOATS)
-        ggml.ggml_quantize_chunk(encoding.ggml, floats, packed.ctypes.data, 0, len(values), columns, None)
-        yield packed
-
-
-def _library(bench: Path) -> ctypes.CDLL:
-    """ggml, out of the wheel of xllamacpp."""
-    home = Path(peer(bench, GGML)).parent.parent
-    library = ctypes.CDLL(str(next(home.glob("lib/python*/site-packages/xllamacpp/xllamacpp*.so"))))
-    size, pointer = ctypes.c_int64, ctypes.c_void_p
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, _FLOATS, pointer, size, size, size, pointer]
-    library.ggml_quantize_chunk.restype = ctypes.c_size_t
-    return library
+        yield encode(ggml, values, encoding)

@@ -1,7 +1,7 @@
 """Packing and unpacking the elements of tensors: rows of raw bytes to float32 and back.
 
     decode(raw, encoding, columns)             raw rows   -> float32 rows
-    encode(rows, encoding)                     float32    -> raw rows
+    encode(rows, encoding)                     float32    -> raw rows; types of few bits heed the importance of columns
     transcode(raw, source, target, columns)    raw rows   -> raw rows, as decode then encode would
     transcode_counting(...)                    the same, and how many elements do not come back from it
     byteswap(raw, encoding)                    rows of a big-endian file -> little-endian rows
@@ -14,36 +14,21 @@ float32 cannot hold is rounded to nearest even.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hubclient.errors import UnsupportedEncoding
-from hubclient.formats import ggml
+from hubclient.formats import ggml, plain, planes
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.ggml.byteorder import NUMBERS
 from hubclient.formats.model import Encoding
-
-Raw: TypeAlias = NDArray[np.uint8]
-Rows: TypeAlias = NDArray[np.float32]
-_Coder: TypeAlias = Callable[[Any, Any], object]  # reads a contiguous array, fills a contiguous array
+from hubclient.formats.plain import Codec, Coder, Raw, Rows
 
 _SCRATCH = 1 << 16  # float32 elements of a transcoding step: 256 KiB, which stays in a core's second-level cache
-
-
-class Codec(NamedTuple):
-    """How an encoding is read and written, as functions of (source, target); None: not possible here.
-
-    `unit` is the numpy dtype under which raw bytes are handed over; on the other side is float32. Arrays are flat, but for
-    encodings with planes, whose rows have to be known: uint8 [n, row_bytes] and float32 [n, columns].
-    """
-
-    unit: str
-    decode: _Coder | None
-    encode: _Coder | None
 
 
 def can_decode(encoding: Encoding) -> bool:
@@ -52,13 +37,18 @@ def can_decode(encoding: Encoding) -> bool:
 
 
 def can_encode(encoding: Encoding) -> bool:
-    """Whether `encode` knows the encoding."""
+    """Whether `encode` knows the encoding; some need importance for it."""
     return _codec(encoding).encode is not None
+
+
+def needs_importance(encoding: Encoding) -> bool:
+    """Whether `encode` refuses to pack this encoding unless it is given the importance of the columns."""
+    return encoding.name in ggml.NEEDS_IMPORTANCE
 
 
 def can_repack(source: Encoding, target: Encoding) -> bool:
     """Whether `transcode` rearranges the bits of one into the other, so that no number changes, whatever it is."""
-    return (source.name, target.name) in _REPACKED
+    return (source.name, target.name) in planes.REPACKED
 
 
 def decode(raw: Raw, encoding: Encoding, columns: int, out: Rows | None = None) -> Rows:
@@ -69,16 +59,22 @@ def decode(raw: Raw, encoding: Encoding, columns: int, out: Rows | None = None) 
     return target
 
 
-def encode(rows: Rows, encoding: Encoding, out: Raw | None = None) -> Raw:
-    """Raw rows uint8 [n, row_bytes] from float32 [n, columns]. Raises UnsupportedEncoding."""
+def encode(rows: Rows, encoding: Encoding, out: Raw | None = None, importance: Rows | None = None) -> Raw:
+    """Raw rows uint8 [n, row_bytes] from float32 [n, columns]. Raises UnsupportedEncoding.
+
+    `importance`, float32 [columns], says how much an error in each column matters (an importance matrix has one such row
+    per tensor). Encodings that have no use for it leave it alone; those that demand it cannot do without.
+    """
     if rows.dtype != np.float32 or rows.ndim != 2:
         raise ValueError(f"rows to encode are float32 [n, columns], not {rows.dtype} {list(rows.shape)}")
     target = _target(out, (len(rows), encoding.row_bytes(rows.shape[1])), np.dtype(np.uint8))
-    _encode_rows(rows, encoding, target)
+    _encode_rows(rows, encoding, target, _heeded(importance, encoding, rows.shape[1]))
     return target
 
 
-def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw | None = None) -> Raw:
+def transcode(
+    raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw | None = None, importance: Rows | None = None
+) -> Raw:
     """Raw rows of `target` from raw rows of `source`, bit for bit what decode and encode give. Raises UnsupportedEncoding.
 
     Needs no float32 copy of the rows: the pairs that conversions are made of have kernels, others go in small steps. The
@@ -86,6 +82,7 @@ def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: R
     """
     _check_raw(raw, source, columns)
     result = _target(out, (len(raw), target.row_bytes(columns)), np.dtype(np.uint8))
+    weights = None if source == target else _heeded(importance, target, columns)
     if source == target:
         result[...] = raw
     elif repack := _PAIRS.get((source.name, target.name)):
@@ -93,15 +90,17 @@ def transcode(raw: Raw, source: Encoding, target: Encoding, columns: int, out: R
     elif target.name == "F32":
         _decode_rows(raw, source, result.view(np.float32))
     elif source.name == "F32":
-        _encode_rows(np.ascontiguousarray(raw).view(np.float32), target, result)
-    elif source.planes or target.planes:
-        _row_by_row(raw, source, target, columns, result)
+        _encode_rows(np.ascontiguousarray(raw).view(np.float32), target, result, weights)
+    elif source.planes or target.planes or weights is not None:
+        _row_by_row(raw, source, target, columns, result, weights)
     else:
         _in_steps(_flat(raw), source, target, len(raw) * columns, result.reshape(-1))
     return result
 
 
-def transcode_counting(raw: Raw, source: Encoding, target: Encoding, columns: int) -> tuple[Raw, int]:
+def transcode_counting(
+    raw: Raw, source: Encoding, target: Encoding, columns: int, importance: Rows | None = None
+) -> tuple[Raw, int]:
     """What `transcode` gives, and how many elements of `raw` it would not give back bit for bit; NaN equals NaN.
 
     Numbers go back to `source` by way of float32, those of blocks to float32 alone.
@@ -109,11 +108,11 @@ def transcode_counting(raw: Raw, source: Encoding, target: Encoding, columns: in
     _check_raw(raw, source, columns)
     result = np.empty((len(raw), target.row_bytes(columns)), np.uint8)
     if (source.name, target.name) == ("BF16", "F16"):  # what most conversions to float16 are
-        return result, _f16_from_bf16(np.ascontiguousarray(raw), result)
+        return result, plain.f16_from_bf16(np.ascontiguousarray(raw), result)
     changed, step = 0, max(1, _SCRATCH // max(1, columns))
     for start in range(0, len(raw), step):
         values = decode(raw[start : start + step], source, columns)
-        made = encode(values, target, result[start : start + step])
+        made = encode(values, target, result[start : start + step], importance)
         changed += count_unlike(values, decode(made, target, columns), source)
     return result, changed
 
@@ -155,9 +154,12 @@ def _decode_rows(raw: Raw, encoding: Encoding, values: Rows) -> None:
         _decode_flat(_flat(raw), encoding, values.reshape(-1))
 
 
-def _encode_rows(values: Rows, encoding: Encoding, raw: Raw) -> None:
-    """float32 [n, columns] to uint8 [n, row_bytes]."""
-    if encoding.planes:
+def _encode_rows(values: Rows, encoding: Encoding, raw: Raw, weights: Rows | None) -> None:
+    """float32 [n, columns] to uint8 [n, row_bytes]; the weights are from `_heeded`."""
+    if weights is not None:
+        blocks = (array.reshape(-1, encoding.block) for array in (_flat(values), weights))
+        ggml.weighted_encoder(encoding.name)(*blocks, raw.reshape(-1, encoding.block_bytes))
+    elif encoding.planes:
         _encode_flat(np.ascontiguousarray(values), encoding, raw)
     else:
         _encode_flat(_flat(values), encoding, raw.reshape(-1))
@@ -190,14 +192,25 @@ def _in_steps(raw: Raw, source: Encoding, target: Encoding, count: int, out: Raw
         _encode_flat(values, target, out[target.row_bytes(start) : target.row_bytes(end)])
 
 
-def _row_by_row(raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw) -> None:
-    """Decode and encode whole rows, some at a time: where planes begin depends on where the row does."""
+def _row_by_row(raw: Raw, source: Encoding, target: Encoding, columns: int, out: Raw, weights: Rows | None) -> None:
+    """Decode and encode whole rows, some at a time: planes begin where the row does, and so does importance."""
     step = max(1, _SCRATCH // max(1, columns))
     scratch = np.empty((min(step, len(raw)), columns), np.float32)
     for start in range(0, len(raw), step):
         part = raw[start : start + step]
         _decode_rows(part, source, scratch[: len(part)])
-        _encode_rows(scratch[: len(part)], target, out[start : start + step])
+        _encode_rows(scratch[: len(part)], target, out[start : start + step], weights)
+
+
+def _heeded(importance: Rows | None, encoding: Encoding, columns: int) -> Rows | None:
+    """The importance as kernels want it, if the encoding has a use for it. Raises UnsupportedEncoding if it needs one."""
+    if importance is not None and (importance.dtype != np.float32 or importance.shape != (columns,)):
+        raise ValueError(f"importance is float32 [{columns}], not {importance.dtype} {list(importance.shape)}")
+    if importance is None and needs_importance(encoding):
+        raise UnsupportedEncoding(f"{encoding} cannot be encoded without an importance matrix")
+    if importance is None or encoding.name not in ggml.USES_IMPORTANCE:
+        return None
+    return np.require(importance, requirements=("C", "W"))  # a read-only array would have another kernel compiled for it
 
 
 def _check_raw(raw: Raw, encoding: Encoding, columns: int) -> None:
@@ -219,116 +232,10 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def _assign(source: NDArray[Any], target: NDArray[Any]) -> None:
-    """Conversion by numpy: to nearest even; what is too large becomes infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        target[...] = source
-
-
-def _decode_f16(halves: NDArray[np.uint16], values: Rows) -> None:
-    from hubclient.formats import kernels
-
-    kernels.f32_from_f16(halves, values.view(np.uint32))
-
-
-def _encode_f16(values: Rows, halves: NDArray[np.uint16]) -> None:
-    from hubclient.formats import kernels
-
-    kernels.f16_from_f32(values.view(np.uint32), halves)
-
-
-def _decode_bf16(source: NDArray[np.uint16], values: Rows) -> None:
-    from hubclient.formats import kernels
-
-    kernels.f32_from_bf16(source, values.view(np.uint32))
-
-
-def _encode_bf16(values: Rows, target: NDArray[np.uint16]) -> None:
-    from hubclient.formats import kernels
-
-    kernels.bf16_from_f32(values.view(np.uint32), target)
-
-
-def _f16_from_bf16(source: Raw, halves: Raw) -> int:
-    from hubclient.formats import kernels
-
-    return int(kernels.f16_from_bf16(_flat(source).view("<u2"), halves.reshape(-1).view("<u2")))
-
-
 def _q8_0_from_bf16(source: Raw, blocks: Raw) -> None:
-    from hubclient.formats.ggml import legacy
+    from hubclient.formats.ggml.encoders import q8_0
 
-    legacy.q8_0_from_bf16(_flat(source).view("<u2").reshape(-1, 32), blocks.reshape(-1, 34))
-
-
-def _mxfp4_planes_from_blocks(blocks: Raw, planes: Raw) -> None:
-    from hubclient.formats import microscaling
-
-    microscaling.mxfp4_planes_from_blocks(blocks, planes)
-
-
-def _mxfp4_blocks_from_planes(planes: Raw, blocks: Raw) -> None:
-    from hubclient.formats import microscaling
-
-    microscaling.mxfp4_blocks_from_planes(planes, blocks)
-
-
-def _microscaled(name: str) -> Codec:
-    """The codec of a microscaling type in planes."""
-
-    def decode_planes(rows: Raw, values: Rows) -> None:
-        from hubclient.formats import microscaling
-
-        microscaling.decode(name, rows, values)
-
-    return Codec("u1", decode_planes, None)
-
-
-def _affine(encoding: Encoding) -> Codec:
-    """The codec of an affine quantisation of MLX; decoded numbers are those that MLX computes in the dtype of the scales."""
-    dtype = _scales_of(encoding)
-
-    def decode_affine(rows: Raw, values: Rows) -> None:
-        if dtype.name == "F32":
-            _dequantise(rows, encoding, values)
-            return
-        numbers = np.empty(values.shape, np.uint16)
-        _dequantise(rows, encoding, numbers)
-        _decode_rows(numbers.view(np.uint8), dtype, values)
-
-    def encode_affine(values: Rows, rows: Raw) -> None:
-        _quantise(values, encoding, rows)
-
-    return Codec("u1", decode_affine, encode_affine)
-
-
-def _affine_pairs(encoding: Encoding) -> Mapping[tuple[str, str], _Coder]:
-    """To and from the dtype of the scales, without float32 in between."""
-    dtype = _scales_of(encoding).name
-
-    def quantise(source: Raw, rows: Raw) -> None:
-        _quantise(source.view("<u2"), encoding, rows)
-
-    def dequantise(rows: Raw, target: Raw) -> None:
-        _dequantise(rows, encoding, target.view("<u2"))
-
-    return {} if dtype == "F32" else {(dtype, encoding.name): quantise, (encoding.name, dtype): dequantise}
-
-
-def _quantise(numbers: NDArray[Any], encoding: Encoding, rows: Raw) -> None:
-    from hubclient.formats.mlx import affine
-
-    affine.encode(numbers, affine.Affine.of(encoding), out=rows)
-
-
-def _dequantise(rows: Raw, encoding: Encoding, numbers: NDArray[Any]) -> None:
-    from hubclient.formats.mlx import affine
-
-    affine.decode(rows, affine.Affine.of(encoding), numbers.shape[1], out=numbers)
-
-
-def _scales_of(encoding: Encoding) -> Encoding:
-    return ENCODINGS[encoding.name.rpartition("_")[2]]
+    q8_0.q8_0_from_bf16(_flat(source).view("<u2").reshape(-1, 32), blocks.reshape(-1, 34))
 
 
 def _blocks(encoding: Encoding) -> Codec:
@@ -344,43 +251,12 @@ def _blocks(encoding: Encoding) -> Codec:
     return Codec("u1", decode_blocks, encode_blocks if encoding.name in ggml.ENCODED else None)
 
 
-def _float8(name: str) -> Codec:
-    """The codec of an 8-bit float."""
-
-    def decode_float8(raw: Raw, values: Rows) -> None:
-        from hubclient.formats import float8, kernels
-
-        kernels.f32_by_table(raw, float8.table(name), values)
-
-    return Codec("u1", decode_float8, None)
-
-
-_INTEGERS = {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}
-_AFFINE = tuple(encoding for name, encoding in ENCODINGS.items() if name.startswith("AFFINE"))
-_FLOATS8 = ("F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0")
-
 _CODECS: Mapping[str, Codec] = MappingProxyType(
-    {
-        "F64": Codec("<f8", _assign, _assign),
-        "F32": Codec("<f4", _assign, _assign),
-        "F16": Codec("<u2", _decode_f16, _encode_f16),
-        "BF16": Codec("<u2", _decode_bf16, _encode_bf16),
-        "BOOL": Codec("u1", _assign, None),
-    }
-    | {name: Codec(unit, _assign, None) for name, unit in _INTEGERS.items()}
-    | {name: _float8(name) for name in _FLOATS8}
-    | {name: _blocks(ENCODINGS[name]) for name in ggml.FAMILY}
-    | {encoding.name: _affine(encoding) for encoding in _AFFINE}
-    | {name: _microscaled(name) for name in ("MXFP4_PLANES", "NVFP4_PLANES", "MXFP8_PLANES")}
+    {**plain.CODECS, **planes.CODECS} | {name: _blocks(ENCODINGS[name]) for name in ggml.FAMILY}
 )
 _UNKNOWN = Codec("u1", None, None)
 
-# The same numbers in another order, whatever they are: functions of uint8 [n, row_bytes] rows on both sides.
-_REPACKED: Mapping[tuple[str, str], _Coder] = MappingProxyType(
-    {("MXFP4", "MXFP4_PLANES"): _mxfp4_planes_from_blocks, ("MXFP4_PLANES", "MXFP4"): _mxfp4_blocks_from_planes}
-)
 # All pairs with a kernel of their own: most checkpoints are published in bfloat16.
-_PAIRS: Mapping[tuple[str, str], _Coder] = MappingProxyType(
-    {("BF16", "F16"): _f16_from_bf16, ("BF16", "Q8_0"): _q8_0_from_bf16, **_REPACKED}
-    | {pair: coder for encoding in _AFFINE for pair, coder in _affine_pairs(encoding).items()}
+_PAIRS: Mapping[tuple[str, str], Coder] = MappingProxyType(
+    {("BF16", "F16"): plain.f16_from_bf16, ("BF16", "Q8_0"): _q8_0_from_bf16, **planes.REPACKED, **planes.PAIRS}
 )

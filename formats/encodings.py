@@ -6,7 +6,7 @@ all; what can be unpacked and packed is looked up in `hubclient.formats.codecs`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from hubclient.formats.model import Encoding
@@ -62,6 +62,12 @@ BY_SAFETENSORS: Mapping[str, Encoding] = MappingProxyType({e.safetensors: e for 
 def affine(bits: int, group: int, dtype: Encoding) -> Encoding:
     """MLX's affine encoding with scales and biases of `dtype` (F32, F16 or BF16); KeyError if there is none such."""
     return ENCODINGS[f"AFFINE{bits}_G{group}_{dtype.name}"]
+
+
+def in_safetensors(names: Iterable[str]) -> Encoding | None:
+    """The first of these encodings that safetensors has a dtype or planes for, None if it has for none; KeyError for unknown ones."""
+    known = [ENCODINGS[name] for name in names]
+    return next((encoding for encoding in known if encoding.planes or encoding.safetensors), None)
 
 
 F32, F16, BF16, Q8_0 = (ENCODINGS[name] for name in ("F32", "F16", "BF16", "Q8_0"))

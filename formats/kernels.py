@@ -21,6 +21,8 @@ from numpy import uint16 as u16
 from numpy import uint32 as u32
 from numpy.typing import NDArray
 
+from hubclient.formats.kernelcache import KernelCache
+
 Bytes: TypeAlias = NDArray[np.uint8]
 Halves: TypeAlias = NDArray[np.uint16]
 Words: TypeAlias = NDArray[np.uint32]
@@ -28,11 +30,10 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call. Division follows IEEE; the compiled code is cached where some folder can be written."""
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # Numba found no place for its cache: read-only installation and home
-        return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    """Compile at the first call, and keep what was compiled (see `kernelcache`). Division follows IEEE."""
+    compiled = njit(nogil=True, error_model="numpy")(function)
+    compiled._cache = KernelCache(function)  # what njit(cache=True) does, in a folder of our choice
+    return compiled  # type: ignore[no-any-return]
 
 
 @kernel
@@ -95,6 +96,42 @@ def unlike(one: Words, two: Words) -> u32:
         both = (u32(one[i] & u32(0x7FFFFFFF)) > u32(0x7F800000)) & (u32(two[i] & u32(0x7FFFFFFF)) > u32(0x7F800000))
         count = u32(count + (u32(0) if (one[i] == two[i]) | both else u32(1)))
     return count
+
+
+@kernel
+def first_with(numbers: Any, mask: Any) -> int:
+    """The place of the first of unsigned integers [n] whose bits of `mask` are all set; -1 if there is none."""
+    for start in range(0, numbers.size, 4096):
+        stop = min(start + 4096, numbers.size)
+        found = False
+        for i in range(start, stop):
+            found |= (numbers[i] & mask) == mask
+        if found:
+            for i in range(start, stop):
+                if (numbers[i] & mask) == mask:
+                    return i
+    return -1
+
+
+@kernel
+def deviations(before: Floats, after: Floats, block: int, sums: NDArray[np.float64]) -> tuple[float, int]:
+    """Adds to `sums` [4] those of squared differences, of squares before and after, of products; blocks divide the float32 [n].
+
+    Returns the largest mean squared difference of a block, and which one that is.
+    """
+    worst, where = -1.0, 0
+    for b in range(before.size // block):
+        squares = 0.0
+        for i in range(b * block, (b + 1) * block):
+            one, two = np.float64(before[i]), np.float64(after[i])
+            squares += (one - two) * (one - two)
+            sums[1] += one * one
+            sums[2] += two * two
+            sums[3] += one * two
+        sums[0] += squares
+        if squares / block > worst:
+            worst, where = squares / block, b
+    return worst, where
 
 
 @kernel

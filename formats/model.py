@@ -175,7 +175,8 @@ class OutputSpec:
     """What an output shall hold. `name` is the file or folder name (without directories) that names are derived from.
 
     `sidecars` maps relative file names to complete contents (small: config.json, tokenizer.json ...). `max_shard_size`
-    in bytes splits the weights over several files; None lets the format choose.
+    in bytes splits the weights over several files; None lets the format choose: by `parts`, if it can, which has the number of a
+    file for each tensor.
     """
 
     name: str
@@ -183,6 +184,7 @@ class OutputSpec:
     metadata: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     sidecars: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
     max_shard_size: int | None = None
+    parts: tuple[int, ...] = ()
 
 
 class Placed(NamedTuple):

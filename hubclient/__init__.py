@@ -14,13 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
+    from hubclient.formats.gguf.imatrix import read_imatrix
+    from hubclient.model import Quantization
     from hubclient.placement import place
     from hubclient.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "__version__", "place", "verify"]
+__all__ = ["Checkpoint", "Quantization", "__version__", "place", "read_imatrix", "verify"]
 
-_HOMES = {"Checkpoint": "hubclient.checkpoint", "place": "hubclient.placement", "verify": "hubclient.verification"}
+_HOMES = {
+    "Checkpoint": "hubclient.checkpoint",
+    "Quantization": "hubclient.model",
+    "place": "hubclient.placement",
+    "read_imatrix": "hubclient.formats.gguf.imatrix",
+    "verify": "hubclient.verification",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import Lossy, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.garbage import uncollected
-from hubclient.model import Request, display_name
+from hubclient.model import Quantization, Request, display_name
 from hubclient.plan import OutputPlan, Plan, lay_out
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
@@ -109,13 +109,14 @@ class Checkpoint:
         pre: str | None = None,
         max_shard_size: int | None = None,
         group_size: int | None = None,
+        quantization: Quantization | None = None,
     ) -> Plan:
         """What a conversion would do, from headers alone; touches no weight byte and writes nothing.
 
         `out` may contain {name} and {type}; by default it is named after the checkpoint, in the working folder. `type`
         given as a sequence plans several outputs that share one read. `only` limits the output to "tokenizer", "config",
         "text" or "projector"; `pre` names the pre-tokenizer (`tokenizer.ggml.pre`); `max_shard_size` (bytes) splits the weights;
-        `group_size` is how many numbers share a scale in MLX's types.
+        `group_size` is how many numbers share a scale in MLX's types; `quantization` has further wishes about quantised tensors.
         Raises UsageError, Unsupported* or DamagedInput.
         """
         if only not in _PARTS:
@@ -127,9 +128,13 @@ class Checkpoint:
         writer = spoke(self.host.format(format))
         if group_size is not None and not getattr(writer, "GROUPS", False):
             raise UsageError(f"the types of {format} have no groups whose size could be chosen")
+        wishes = quantization or Quantization()
+        if wishes.chooses and not getattr(writer, "RECIPES", False):
+            raise UsageError(f"which tensor becomes which type can be chosen for GGUF; {format} has no recipes")
         model = self._part(only)
-        asked = (Request(name, pre, max_shard_size, only, group_size) for name in names)
-        targets = _distinct(writer.write(model, part) for request in asked for part in writer.parts(model, request))
+        asked = (Request(name, pre, max_shard_size, only, group_size, wishes) for name in names)
+        written = (writer.write(model, part) for request in asked for part in writer.parts(model, request))
+        targets = _distinct(replace(target, nonfinite=wishes.nonfinite, measured=wishes.measure) for target in written)
         paths = self._paths(out, format, targets, only)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         for output in outputs:
@@ -147,16 +152,21 @@ class Checkpoint:
         pre: str | None = None,
         max_shard_size: int | None = None,
         group_size: int | None = None,
+        quantization: Quantization | None = None,
         strict: bool = False,
         force: bool = False,
         jobs: int | None = None,
         max_memory: int | None = None,
         executor: Executor | None = None,
         progress: Progress | None = None,
+        stage: Callable[[str], None] | None = None,
     ) -> tuple[Path, ...]:
         """Convert; returns the files or folders written. The first options are those of `plan`, the others of `run`."""
-        plan = self.plan(out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size)
-        options = {"jobs": jobs, "max_memory": max_memory, "executor": executor, "progress": progress}
+        plan = self.plan(
+            out, format=format, type=type, only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size,
+            quantization=quantization,
+        )  # fmt: skip
+        options = {"jobs": jobs, "max_memory": max_memory, "executor": executor, "progress": progress, "stage": stage}
         return run(plan, strict=strict, force=force, **options).paths  # type: ignore[arg-type]
 
     def _part(self, only: str | None) -> Model:
@@ -171,7 +181,8 @@ class Checkpoint:
         spec = target.spec if format_.folder else replace(target.spec, name=path.name)
         files = format_.layout(spec)
         steps = tuple(lay_out(target, files))
-        return OutputPlan(path, format_name, format_.folder, target.type, files, steps, target.losses, target.dropped)
+        told = target.losses, target.dropped, target.notes
+        return OutputPlan(path, format_name, format_.folder, target.type, files, steps, *told)
 
     def _paths(
         self, out: str | os.PathLike[str] | None, format_name: str, targets: Sequence[Target], only: str | None
@@ -217,18 +228,20 @@ def run(
     max_memory: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    stage: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Carry out a plan; returns the files or folders written, and what became of each tensor's values.
 
     `strict` refuses with Lossy if anything is not carried over. `force` replaces what is already there. `jobs` threads
     share `max_memory` bytes (default 512 MiB), or any `executor` takes the tiles; `progress` is called with bytes done
-    and bytes in all.
+    and bytes in all, `stage` with what is done before: compiling, where a type is written for the first time.
     """
     from hubclient.execute import DEFAULT_MEMORY, execute
 
     if strict and plan.losses:
         raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
-    return execute(plan, jobs=jobs, max_memory=max_memory or DEFAULT_MEMORY, force=force, executor=executor, progress=progress)
+    memory = max_memory or DEFAULT_MEMORY
+    return execute(plan, jobs=jobs, max_memory=memory, force=force, executor=executor, progress=progress, stage=stage)
 
 
 def _distinct(targets: Iterable[Target]) -> list[Target]:

@@ -9,17 +9,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubclient.disk import write_rows
-from hubclient.errors import EnvironmentFault, SourceChanged, SourceMissing
+from hubclient.errors import DamagedInput, EnvironmentFault, SourceChanged, SourceMissing
 from hubclient.fidelity import Outcome
 from hubclient.formats.model import SourceFile
 from hubclient.outputs import Output, check_space
 from hubclient.plan import Place, Plan, Step
 from hubclient.rows import FilePool, Reader
-from hubclient.tiles import Tile, groups, schedule, work
+from hubclient.tiles import Tile, groups, schedule
+from hubclient.work import Found, prepare, work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +47,7 @@ class _Written(NamedTuple):
     stop: int
     crc: int
     nbytes: int
-    changed: int | None
+    found: Found
 
 
 def execute(
@@ -56,6 +58,7 @@ def execute(
     force: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    stage: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Write all outputs of a plan; returns their paths, and what became of each tensor's values.
 
@@ -72,6 +75,7 @@ def execute(
         check_space(outputs)
         for item in outputs:
             item.create()
+        prepare(plan, stage)
         _fill(plan, outputs, executor, jobs, max_memory, progress)
         for item in outputs:
             item.sync()
@@ -106,11 +110,13 @@ def check_sources(sources: Sequence[SourceFile]) -> None:
 def _fill(
     plan: Plan, outputs: list[Output], executor: Executor | None, jobs: int, max_memory: int, progress: Progress | None
 ) -> None:
-    """Write all tiles. If the source changes meanwhile, what is written may mix two of its states and is discarded."""
+    """Write all tiles. If the source changes meanwhile, what is written may mix two of its states and is discarded; so is what
+    nobody can go on from, as a weight cannot be written.
+    """
     try:
         _run(plan, outputs, executor, jobs, max_memory, progress)
         check_sources(plan.sources)
-    except SourceChanged:
+    except (SourceChanged, DamagedInput):
         for item in outputs:
             item.discard()
         raise
@@ -127,7 +133,7 @@ def _run(
         finished, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in finished:
             for written in future.result():
-                outputs[written.output].note(written.step, written.start, written.stop, written.crc, written.changed)
+                outputs[written.output].note(written.step, written.start, written.stop, written.crc, written.found)
                 report.add(written.nbytes)
 
     with _workers(executor, jobs) as submit:
@@ -148,13 +154,15 @@ def _run(
 
 def _jobs(plan: Plan, outputs: list[Output], max_memory: int, jobs: int, report: _Reporter) -> Iterator[_Job]:
     for tile in schedule(groups(plan.outputs), max_memory, jobs):
-        wanted = [(item, outputs[item[0]].has(item[1], tile.start, tile.stop)) for item in tile.group.steps]
-        for (_, step), there in wanted:
-            if there:
-                report.add((tile.stop - tile.start) * step.encoding.row_bytes(tile.group.array.columns))
-        missing = [item for item, there in wanted if not there]
-        if missing:
-            yield _Job(tile, tuple((index, step, outputs[index].paths(step)) for index, step in missing))
+        wanted: dict[tuple[int, int], list[tuple[int, Step, tuple[Path, ...]]]] = {}
+        for index, step in tile.group.steps:
+            there = tile.stop - tile.start
+            for start, stop in outputs[index].missing(step, tile.start, tile.stop):
+                wanted.setdefault((start, stop), []).append((index, step, outputs[index].paths(step)))
+                there -= stop - start
+            report.add(there * step.encoding.row_bytes(tile.group.array.columns))
+        for (start, stop), missing in wanted.items():
+            yield _Job(replace(tile, start=start, stop=stop), tuple(missing))
 
 
 @contextmanager
@@ -177,10 +185,10 @@ def _write(job: _Job, reader: Reader) -> list[_Written]:
     """One tile, on any thread or process: read, transform, encode and write for every output that wants it."""
     tile, written = job.tile, []
     where = {id(step): (index, paths) for index, step, paths in job.steps}
-    for step, data, changed in work(tile, [step for _, step, _ in job.steps], reader):
+    for step, data, found in work(tile, [step for _, step, _ in job.steps], reader):
         index, paths = where[id(step)]
         crc = _put(data, step.stretches(tile.start, tile.stop), paths)
-        written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes, changed))
+        written.append(_Written(index, step, tile.start, tile.stop, crc, data.nbytes, found))
     return written
 
 
@@ -202,5 +210,5 @@ class _Reporter:
 
     def add(self, nbytes: int) -> None:
         self._done += nbytes
-        if self._progress is not None:
+        if self._progress is not None and nbytes:
             self._progress(self._done, self._total)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hubclient.architectures.language.arrays import Array
     from hubclient.architectures.language.elementwise import Operation
+    from hubclient.deviation import Deviation
     from hubclient.formats.model import Encoding
     from hubclient.plan import Step
     from hubclient.rows import Reader
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
 class Kept:
     """What became of a tensor's values: "exact", "rounded", "computed" (and not coming back) or "quantised".
 
-    `changed` of its `elements` would not come back bit for bit; None if that is not counted.
+    `changed` of its `elements` would not come back bit for bit; None if that is not counted. Of a quantised tensor it counts the
+    NaN and infinities that were replaced, and `deviation` says how far values are off, if that was measured.
     """
 
     fidelity: str
     changed: int | None
     elements: int
+    deviation: Deviation | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -61,9 +64,11 @@ class Outcome:
         return result
 
 
-def kept(step: Step, changed: int | None) -> Kept:
+def kept(step: Step, changed: int | None, deviation: Deviation | None = None) -> Kept:
     """The verdict on a tensor of which `changed` elements would not come back (None: not counted)."""
     planned, elements = step.fidelity, step.array.rows * step.array.columns
+    if step.quantises:
+        return Kept(planned, changed, elements, deviation)
     if planned in ("exact", "quantised"):
         return Kept(planned, 0 if planned == "exact" else None, elements)
     return Kept("exact" if changed == 0 else planned, changed, elements)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import HubclientError
+from hubclient.mix import joined, mix
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
@@ -16,11 +16,10 @@ _LONG = 32  # array elements that are shown
 
 
 def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
-    """Format, architecture, sizes, encodings, metadata; with `tensors` also every tensor. Sizes in bytes."""
+    """Format, architecture, sizes, the mix of encodings, metadata; with `tensors` also every tensor. Sizes in bytes."""
     opened = checkpoint.opened
-    encodings: Counter[str] = Counter()
-    for ref in opened.tensors.values():
-        encodings[ref.encoding.name] += ref.nbytes
+    shares = mix((ref.encoding.name, math.prod(ref.shape), ref.nbytes) for ref in opened.tensors.values())
+    total = joined(shares.values())
     result: dict[str, Any] = {
         "path": str(opened.path),
         "format": opened.format,
@@ -28,10 +27,12 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
         "files": [{"path": str(file.path), "bytes": file.size} for file in opened.files],
         **({"projector": str(opened.companion.path)} if opened.companion is not None else {}),
         "sidecars": sorted(opened.sidecars),
-        "tensor_count": len(opened.tensors),
-        "parameters": sum(math.prod(ref.shape) for ref in opened.tensors.values()),
-        "bytes": sum(ref.nbytes for ref in opened.tensors.values()),
-        "encodings": dict(encodings.most_common()),
+        "tensor_count": total.tensors,
+        "parameters": total.weights,
+        "bytes": total.nbytes,
+        "bits_per_weight": total.bits_per_weight,
+        "encodings": {name: share.nbytes for name, share in shares.items()},
+        "mix": {name: share.as_json() for name, share in shares.items()},
         "metadata": {key: _shown(value.value) for key, value in opened.metadata.items()},
     }
     if tensors:

@@ -1,7 +1,7 @@
 """The journal beside an unfinished output: which tiles are written, with a crc32 each, and the lock that one writer holds.
 
     line 1      JSON: fingerprint of the plan, state of each source file
-    line 2...   step first-row last-row-plus-one crc32 changed
+    line 2...   step first-row last-row-plus-one crc32 changed [the numbers of a Deviation]
     last line   "finished": all bytes are synced, what remains is to give the files their names
 
 A tile counts as written only if its bytes still have that crc32 when a run resumes, so neither a torn line nor lost pages
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from hubclient.deviation import Deviation
 from hubclient.disk import writing
 from hubclient.errors import OutputBusy
 
@@ -34,13 +35,16 @@ _UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network fil
 
 
 class Entry(NamedTuple):
-    """Rows [start, stop) of a step, the crc32 of their bytes, and how many elements would not come back (-1: not counted)."""
+    """Rows [start, stop) of a step, the crc32 of their bytes, how many elements would not come back (-1: not counted), and how
+    far values are off, if that is measured.
+    """
 
     step: int
     start: int
     stop: int
     crc: int
     changed: int = -1
+    deviation: Deviation | None = None
 
 
 class Recorded(NamedTuple):
@@ -88,7 +92,8 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Note a written tile; one system call, so a killed process leaves whole lines or none."""
-        self._append(b"%d %d %d %08x %d" % entry)
+        numbers = " ".join(map(repr, entry.deviation or ()))
+        self._append(b"%d %d %d %08x %d %s" % (*entry[:5], numbers.encode()))
 
     def finish(self) -> None:
         """Note that all bytes are on the disk; itself on the disk when this returns."""
@@ -130,8 +135,15 @@ if hasattr(os, "register_at_fork"):
 def _entries(lines: list[bytes]) -> Iterator[Entry]:
     for line in lines:
         with contextlib.suppress(ValueError):
-            step, start, stop, crc, changed = line.split()
-            yield Entry(int(step), int(start), int(stop), int(crc, 16), int(changed))
+            step, start, stop, crc, changed, *numbers = line.split()
+            yield Entry(int(step), int(start), int(stop), int(crc, 16), int(changed), _deviation(numbers))
+
+
+def _deviation(numbers: list[bytes]) -> Deviation | None:
+    if not numbers:
+        return None
+    squares, source, made, products, worst, row, column = numbers
+    return Deviation(float(squares), float(source), float(made), float(products), float(worst), int(row), int(column))
 
 
 def _open_locked(path: Path) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hubclient.architectures.language.declaration import Architecture
+    from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.formats.tokenizers import Tokenizer
 
 
@@ -106,9 +107,35 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantization:
+    """Wishes about quantised tensors, beside the type.
+
+    For GGUF: `tensor_types` are texts PATTERN=TYPE, the patterns regular expressions that are searched for in tensor names;
+    `output_type` and `embedding_type` are those of two tensors; `pure` makes everything that would be quantised the one type;
+    `importance` is an importance matrix (`hubclient.read_imatrix`); `requantize` allows blocks to be unpacked and packed as others.
+    For all formats: `nonfinite` quantises NaN as 0 and infinities as the largest finite number of their row instead of refusing
+    them; `measure` finds out how far values are off.
+    """
+
+    tensor_types: tuple[str, ...] = ()
+    output_type: str | None = None
+    embedding_type: str | None = None
+    pure: bool = False
+    importance: ImportanceMatrix | None = None
+    requantize: bool = False
+    nonfinite: bool = False
+    measure: bool = False
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any of it decides about types of tensors, so that a recipe is needed."""
+        return bool(self.tensor_types or self.output_type or self.embedding_type or self.pure or self.importance)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of an output: type name ("auto", "f16", "Q8_0", "4bit"), an override of the pre-tokenizer's name, shard
-    size, a part alone, and how many numbers share a scale where the type leaves that open.
+    """What is asked of an output: type name ("auto", "f16", "Q8_0", "4bit") or recipe, an override of the pre-tokenizer's name,
+    shard size, a part alone, how many numbers share a scale where the type leaves that open, and wishes about quantising.
     """
 
     type: str = "auto"
@@ -116,6 +143,7 @@ class Request:
     max_shard_size: int | None = None
     only: str | None = None
     group_size: int | None = None
+    quantization: Quantization = field(default_factory=Quantization)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +151,9 @@ class Target:
     """An output as a spoke describes it: the specification, the array behind each of its tensors, and what is given up.
 
     `fitting` names tensors whose values were found to fit their narrower encoding. `dropped` lists tensors that were left out because they can be recomputed; that is no loss.
-    `before` is put before the output's name, for a part of a model that has a file of its own beside the other.
+    `before` is put before the output's name, for a part of a model that has a file of its own beside the other. `importance`
+    is that of the columns of tensors that are quantised, `nonfinite` and `measured` hold for all of these (see `plan.Step`).
+    `notes` are worth a reader's while, and no loss.
     """
 
     spec: OutputSpec
@@ -133,6 +163,10 @@ class Target:
     losses: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     before: str = ""
+    importance: Mapping[str, Any] = field(default_factory=dict)
+    nonfinite: bool = False
+    measured: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def display_name(path: Path) -> str:

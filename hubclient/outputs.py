@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hubclient import disk
+from hubclient.deviation import Deviation
 from hubclient.errors import NotEnoughSpace, OutputExists, SourceChanged
 from hubclient.fidelity import Kept, kept
 from hubclient.formats.model import SourceFile
 from hubclient.journal import Entry, Journal, Recorded
 from hubclient.plan import OutputPlan, Place, Plan, Step
+from hubclient.work import Found
 
 _Ranges = dict[int, list[tuple[int, int]]]  # rows that are written, by step
 
@@ -35,6 +37,7 @@ class Output:
         self._described = {"fingerprint": plan.fingerprint(output), "sources": _states(plan.sources)}
         self._done: _Ranges | None = None  # None: nothing that could be gone on from
         self._changed: dict[int, int] = {}  # elements that would not come back, by step
+        self._deviations: dict[int, Deviation] = {}
         self._renaming = False  # whether a killed run had begun to rename: all bytes are there
         if force and output.folder:
             _check_replaceable(output.path)
@@ -71,27 +74,36 @@ class Output:
             elif not disk.begins_with(path, file.head):
                 disk.write_rows(path, file.head, 0)
 
-    def has(self, step: Step, start: int, stop: int) -> bool:
-        """Whether these rows are already written."""
-        return self._renaming or any(low <= start and stop <= high for low, high in (self._done or {}).get(step.index, ()))
+    def missing(self, step: Step, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The stretches of these rows that are still to be written."""
+        for low, high in ((start, stop),) if self._renaming else (self._done or {}).get(step.index, ()):
+            if low < stop and start < high:
+                if start < low:
+                    yield start, low
+                start = max(start, high)
+        if start < stop:
+            yield start, stop
 
     def paths(self, step: Step) -> tuple[Path, ...]:
         """The partial files that a step's bytes go to: one for each of its places."""
         return tuple(self._partials[place.file] for place in step.places)
 
-    def note(self, step: Step, start: int, stop: int, crc: int, changed: int | None) -> None:
-        """Record written rows, and how many of their elements would not come back."""
-        entry = Entry(step.index, start, stop, crc, -1 if changed is None else changed)
-        self._count(entry.step, entry.changed)
+    def note(self, step: Step, start: int, stop: int, crc: int, found: Found) -> None:
+        """Record written rows, and what became of their values."""
+        entry = Entry(step.index, start, stop, crc, -1 if found.changed is None else found.changed, found.deviation)
+        self._count(entry)
         self._journal.add(entry)
 
     def kept(self) -> dict[str, Kept]:
         """What became of each tensor's values, in this run and the ones it goes on from."""
-        return {step.name: kept(step, self._changed.get(step.index)) for step in self.output.steps}
+        changed, deviations = self._changed, self._deviations
+        return {step.name: kept(step, changed.get(step.index), deviations.get(step.index)) for step in self.output.steps}
 
-    def _count(self, step: int, changed: int) -> None:
-        if changed >= 0:
-            self._changed[step] = self._changed.get(step, 0) + changed
+    def _count(self, entry: Entry) -> None:
+        if entry.changed >= 0:
+            self._changed[entry.step] = self._changed.get(entry.step, 0) + entry.changed
+        if entry.deviation is not None:
+            self._deviations[entry.step] = entry.deviation.joined(self._deviations.get(entry.step, Deviation()))
 
     def sync(self) -> None:
         """Bring all bytes to the disk, and then the word that they are there."""
@@ -160,8 +172,8 @@ class Output:
             self._done = self._verified(recorded.entries)
         elif self._ours:
             self._renaming = recorded.finished and self._is_whole()
-            for entry in recorded.entries if self._renaming else ():
-                self._count(entry.step, entry.changed)
+            for entry in _once(recorded.entries) if self._renaming else ():
+                self._count(entry)
         elif not self._force:
             self._refuse_unfinished(plan, recorded)
 
@@ -199,13 +211,15 @@ class Output:
     def _verified(self, entries: Iterable[Entry]) -> _Ranges:
         """The rows whose bytes are what the journal says, neighbours joined."""
         done: _Ranges = {}
-        steps = self.output.steps
-        for entry in sorted(entries):
+        steps, good = self.output.steps, []
+        for entry in sorted(entries, key=_rows_of):
             if entry.step not in range(len(steps)) or not 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
                 continue
             if self._crc32(steps[entry.step].stretches(entry.start, entry.stop)) == entry.crc:
                 _join(done.setdefault(entry.step, []), entry.start, entry.stop)
-                self._count(entry.step, entry.changed)
+                good.append(entry)
+        for entry in _once(good):
+            self._count(entry)
         return done
 
     def _crc32(self, stretches: Iterable[Place]) -> int:
@@ -236,6 +250,19 @@ def check_space(outputs: Iterable[Output]) -> None:
         free = shutil.disk_usage(folder).free
         if bytes_needed > free:
             raise NotEnoughSpace(f"{folder}: {bytes_needed:,} bytes are needed, {free:,} are free", folder)
+
+
+def _rows_of(entry: Entry) -> tuple[int, int, int]:
+    return entry.step, entry.start, entry.stop
+
+
+def _once(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries that speak of rows of which no other has spoken: rows are written again if they were found damaged."""
+    counted: dict[int, int] = {}
+    for entry in sorted(entries, key=_rows_of):
+        if entry.start >= counted.get(entry.step, 0):
+            counted[entry.step] = entry.stop
+            yield entry
 
 
 def _join(ranges: list[tuple[int, int]], start: int, stop: int) -> None:

@@ -49,7 +49,9 @@ class Place(NamedTuple):
 class Step:
     """One output tensor: the array behind it, its encoding, its place: several if the encoding has planes, in their order.
 
-    `index` counts an output's steps; `fits` says that the values are known to fit a narrower encoding.
+    `index` counts an output's steps; `fits` says that the values are known to fit a narrower encoding. What is quantised may
+    go by the `importance` of its columns (whose `read` gives float32 (matrices, columns), the matrices being the experts of a
+    stack); NaN and infinities are refused unless `nonfinite`; `measured` says that it is found out how far values are off.
     """
 
     index: int
@@ -58,6 +60,9 @@ class Step:
     encoding: Encoding
     places: tuple[Place, ...]
     fits: bool = False
+    importance: Any = None
+    nonfinite: bool = False
+    measured: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -90,6 +95,11 @@ class Step:
 
         own = encodings_of(self.array)
         return len(own) == 1 and can_repack(own.pop(), self.encoding)
+
+    @property
+    def quantises(self) -> bool:
+        """True if numbers are packed into blocks anew."""
+        return self.encoding.blocked and not self.moves and not self.repacks
 
     @property
     def _stranded(self) -> bool:
@@ -142,7 +152,9 @@ class Step:
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """One output: a file, a split or a folder. `path` is where it appears when it is complete."""
+    """One output: a file, a split or a folder. `path` is where it appears when it is complete. `losses` is what is not carried
+    over, `dropped` are tensors that can be recomputed, `notes` are worth knowing and no loss.
+    """
 
     path: Path
     format: str
@@ -152,6 +164,7 @@ class OutputPlan:
     steps: tuple[Step, ...]
     losses: tuple[str, ...]
     dropped: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -175,6 +188,7 @@ class OutputPlan:
             "files": files,
             "losses": list(self.losses),
             "dropped": list(self.dropped),
+            "notes": list(self.notes),
             "tensors": [step.as_json() for step in self.steps],
         }
 
@@ -194,6 +208,11 @@ class Plan:
         """What is not carried over, over all outputs."""
         return tuple(dict.fromkeys(loss for output in self.outputs for loss in output.losses))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing, over all outputs."""
+        return tuple(dict.fromkeys(note for output in self.outputs for note in output.notes))
+
     @cached_property
     def source_state(self) -> str:
         """sha256 over place (links followed), size, time of change and header digest of every source file."""
@@ -209,9 +228,12 @@ class Plan:
             digest.update(file.head)
         for step in output.steps:
             inputs = "\0".join(_identity(leaf.ref) for leaf in step.array.leaves())
-            digest.update(
-                f"{step.name}\0{step.encoding.name}\0{step.array.describe()}\0{inputs}\n".encode("utf-8", "surrogateescape")
-            )
+            described = f"{step.name}\0{step.encoding.name}\0{step.array.describe()}\0{inputs}\n"
+            digest.update(described.encode("utf-8", "surrogateescape"))
+            if step.importance is not None:
+                digest.update(step.importance.read().tobytes())
+        if any(step.nonfinite or step.measured for step in output.steps):
+            digest.update(json.dumps([(step.nonfinite, step.measured) for step in output.steps]).encode())
         return digest.hexdigest()
 
     @uncollected()
@@ -238,7 +260,10 @@ def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:
     for index, (number, (tensor, offset, nbytes, _)) in enumerate(firsts):
         spec = target.spec.tensors[tensor]
         places = (Place(number, offset, nbytes), *further.get(tensor, ()))
-        step = Step(index, spec.name, target.arrays[tensor], spec.encoding, places, spec.name in target.fitting)
+        step = Step(
+            index, spec.name, target.arrays[tensor], spec.encoding, places, spec.name in target.fitting,
+            target.importance.get(spec.name), target.nonfinite, target.measured,
+        )  # fmt: skip
         _check_codecs(step)
         yield step
 

@@ -1,4 +1,4 @@
-"""Cutting a plan into tiles, and working one off: read rows, transform, encode. Knows no output file and no journal."""
+"""Cutting a plan into tiles: rows of one array, which several outputs may want (`work` works them off)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.arrays import Array
 from hubclient.fidelity import Check
-from hubclient.formats import codecs
 from hubclient.model import Inline, encodings_of
 from hubclient.plan import OutputPlan, Step
-from hubclient.rows import packed
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from hubclient.formats.model import Encoding
-    from hubclient.rows import Reader
-
-    Rows = np.ndarray[Any, Any]
 
 _LARGEST = 4 << 20  # source bytes of a tile; larger ones leave the processor's cache and less to resume
 _SMALLEST = 64 << 10  # smaller ones would hardly save memory, and take a journal line each
@@ -130,27 +123,6 @@ def _cut(group: Group, start: int, stop: int, height: int) -> Iterator[Tile]:
         equal += -equal % unit
     for first in range(start, stop, equal):
         yield Tile(group, first, min(first + equal, stop))
-
-
-def work(tile: Tile, steps: Iterable[Step], reader: Reader) -> Iterator[tuple[Step, Rows, int | None]]:
-    """For each of these steps (of the tile's group) its bytes, uint8 of shape (rows, row bytes), and how many elements
-    would not come back from them; None where that is not counted.
-    """
-    array, source, start, stop = tile.group.array, tile.group.source, tile.start, tile.stop
-    if source is None:
-        values = array.read(start, stop, reader.floats)
-        for step in steps:
-            check, data = tile.group.check(step), codecs.encode(values, step.encoding)
-            yield step, data, check.changed(start, stop, values, data, reader) if check.applies else None
-        return
-    native = packed(array.read(start, stop, reader.native))
-    for step in steps:
-        if step.encoding == source:
-            yield step, native, None
-        elif tile.group.check(step).applies:
-            yield step, *codecs.transcode_counting(native, source, step.encoding, array.columns)
-        else:
-            yield step, codecs.transcode(native, source, step.encoding, array.columns), None
 
 
 def common(array: Array) -> Encoding | None:

@@ -86,6 +86,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "inspect": ("hubclient.cli.inspect", "Show what SOURCE holds: architecture, sizes, encodings, metadata; from its headers."),
     "verify": ("hubclient.cli.verify", "Prove that OUT is the same model as SOURCE; exit code 1 if it is not."),
     "place": ("hubclient.cli.place", "Decide which module of SOURCE goes on which device, from headers alone."),
+    "imatrix": ("hubclient.cli.imatrix", "Measure how much each column of SOURCE's weights matters while it reads a text, as llama-imatrix does."),
+    "recipes": ("hubclient.cli.recipes", "List the recipes of quantisation, and show what each one does."),
     "plugins": ("hubclient.cli.plugins", "List, check and switch plugins."),
 })  # fmt: skip
 

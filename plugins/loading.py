@@ -111,6 +111,8 @@ def _collect(manager: pluggy.PluginManager, plugin: object) -> Contributions:
         return items
 
     architectures = call("hubclient_architectures", "an architecture", _is_architecture)
+    for item in architectures:
+        _check_stored(item)
     formats = call("hubclient_formats", "a format", _is_format)
     commands = call("hubclient_commands", "a command", _is_command)
     return Contributions(architectures, formats, commands, _claims(architectures, formats, commands))
@@ -143,6 +145,23 @@ def _is_architecture(item: Any) -> bool:
         return False
     claims = item.claims()
     return isinstance(claims, frozenset | set) and all(isinstance(claim, str) for claim in claims)
+
+
+def _check_stored(architecture: Any) -> None:
+    """Refuse lines for encodings (`stored_as`) that nobody knows, or that the tensors behind them cannot have in a folder."""
+    from hubclient.formats.encodings import ENCODINGS, in_safetensors
+
+    layouts = getattr(architecture, "layouts", {})
+    for names in (names for layout in layouts.values() for names in sorted(layout.stored)):
+        if unknown := [name for name in names if name not in ENCODINGS]:
+            raise Unusable(
+                f"declares {architecture.name} with lines for tensors stored as {unknown[0]!r:.40}, which is no encoding"
+            )
+        if in_safetensors(names) is None:
+            told = (
+                f"declares {architecture.name} with lines for tensors stored as {' or '.join(names)}, which safetensors has not"
+            )
+            raise Unusable(f"{told}; name what they are stored as there, too")
 
 
 def _is_format(item: Any) -> bool:

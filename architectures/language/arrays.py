@@ -110,6 +110,29 @@ class Leaf(Array):
         return load(self, start, stop)
 
 
+class Single(Array):
+    """Base of nodes that are made of one array."""
+
+    __slots__ = ()
+    part: Array
+
+    @property
+    def parts(self) -> tuple[Array, ...]:
+        """The array that it is made of."""
+        return (self.part,)
+
+
+class Alike(Single):
+    """Base of nodes that have the shape of the array that they are made of."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """As before."""
+        return self.part.shape
+
+
 @dataclass(frozen=True, slots=True)
 class Concat(Array):
     """Arrays of equal row length one after the other along the first axis."""
@@ -153,17 +176,12 @@ class Concat(Array):
 
 
 @dataclass(frozen=True, slots=True)
-class Slice(Array):
+class Slice(Single):
     """Rows of `part` from row `first`."""
 
     part: Array
     first: int
     shape: tuple[int, ...]
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The sliced array."""
-        return (self.part,)
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop) of the slice."""
@@ -174,16 +192,11 @@ class Slice(Array):
 
 
 @dataclass(frozen=True, slots=True)
-class Reshape(Array):
+class Reshape(Single):
     """The same elements in the same order under another shape. Packed rows move only if rows keep their length."""
 
     part: Array
     shape: tuple[int, ...]
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The array under its own shape."""
-        return (self.part,)
 
     @property
     def unit(self) -> int:
@@ -218,7 +231,7 @@ class Reshape(Array):
 
 
 @dataclass(frozen=True, slots=True)
-class Padded(Array):
+class Padded(Single):
     """Rows of zeros before those of `part`: what stands for rows that a format leaves out."""
 
     part: Array
@@ -228,11 +241,6 @@ class Padded(Array):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The part's, with more rows."""
         return (self.part.shape[0] + self.before, *self.part.shape[1:])
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The array behind the zeros."""
-        return (self.part,)
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
         """Rows [start, stop); zero bits are zeros in every encoding there is."""

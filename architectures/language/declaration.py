@@ -262,7 +262,16 @@ class Architecture:
 
     def name_in(self, space: str) -> str:
         """What a format calls this architecture."""
-        return self.layouts[space].name or self.name
+        return (self.layouts[space].name if space in self.layouts else "") or self.name
+
+    def knows(self, space: str, name: str) -> bool:
+        """Whether there is a layout for a format, and it covers this Hugging Face name."""
+        return space in self.layouts and self.layouts[space].knows(name, "hf")
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """What is computed from the config, by the name that any format has for it."""
+        return {name: value for layout in self.layouts.values() for name, value in layout.derive.items()}
 
 
 def _behind(begin: str, fact: Fact) -> Fact:

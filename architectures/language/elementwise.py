@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hubclient.architectures.language.arrays import Array, Concat
+from hubclient.architectures.language.arrays import Alike, Array, Concat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,21 +111,11 @@ class LogNegative:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed(Array):
+class Computed(Alike):
     """`operation` on every element of `part`."""
 
     part: Array
     operation: Operation
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """As before."""
-        return self.part.shape
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The array that is computed from."""
-        return (self.part,)
 
     @property
     def moves_rows(self) -> bool:

@@ -8,64 +8,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from reprlib import repr as shown
-from typing import Any
+from typing import Any, ClassVar
 
 from hubclient.errors import DamagedInput
 
 
 @dataclass(frozen=True, slots=True)
-class product:  # noqa: N801 - reads as a word in the tables
+class Binary:
+    """Base of what is made of two expressions; `text` is how it is told."""
+
+    left: Expr
+    right: Expr
+    text: ClassVar[str]
+
+    def __str__(self) -> str:
+        return self.text.format(self.left, self.right)
+
+
+class product(Binary):  # noqa: N801 - reads as a word in the tables
     """left * right."""
 
-    left: Expr
-    right: Expr
-
-    def __str__(self) -> str:
-        return f"{self.left} * {self.right}"
+    __slots__ = ()
+    text = "{} * {}"
 
 
-@dataclass(frozen=True, slots=True)
-class ratio:  # noqa: N801
+class ratio(Binary):  # noqa: N801
     """left / right, which must come out whole."""
 
-    left: Expr
-    right: Expr
-
-    def __str__(self) -> str:
-        return f"{self.left} / {self.right}"
+    __slots__ = ()
+    text = "{} / {}"
 
 
-@dataclass(frozen=True, slots=True)
-class total:  # noqa: N801
+class total(Binary):  # noqa: N801
     """left + right, of which a name may stand for zero."""
 
-    left: Expr
-    right: Expr
-
-    def __str__(self) -> str:
-        return f"{self.left} + {self.right}"
+    __slots__ = ()
+    text = "{} + {}"
 
 
-@dataclass(frozen=True, slots=True)
-class rounded_up:  # noqa: N801
+class rounded_up(Binary):  # noqa: N801
     """left / right, rounded up to a whole number."""
 
-    left: Expr
-    right: Expr
-
-    def __str__(self) -> str:
-        return f"{self.left} / {self.right} rounded up"
+    __slots__ = ()
+    text = "{} / {} rounded up"
 
 
-@dataclass(frozen=True, slots=True)
-class less:  # noqa: N801
+class less(Binary):  # noqa: N801
     """left - right, which must be positive."""
 
-    left: Expr
-    right: Expr
-
-    def __str__(self) -> str:
-        return f"{self.left} - ({self.right})"
+    __slots__ = ()
+    text = "{} - ({})"
 
 
 @dataclass(frozen=True, slots=True)

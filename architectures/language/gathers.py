@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.language.arrays import Array
+from hubclient.architectures.language.arrays import Alike, Array, Single
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,49 +15,39 @@ if TYPE_CHECKING:
 
     Rows = np.ndarray[Any, Any]
 
-# Rows this far apart are read in one stretch when they are gathered: one read beats many small ones.
-_GAP = 64
+# Rows this far apart are read in one stretch when they are gathered: one read beats several, and reads this much too much.
+_GAP = 4
 
 
-class Gather(Array):
+class Gather(Alike):
     """Base of arrays whose rows are the part's in another order. `sources` says which."""
 
     __slots__ = ()
-    part: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """As before: rows keep their number and length."""
-        return self.part.shape
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The array whose rows are re-ordered."""
-        return (self.part,)
 
     def sources(self, start: int, stop: int) -> Rows:
         """The row of `part` behind each of the rows [start, stop); int64."""
         raise NotImplementedError
 
     def read(self, start: int, stop: int, load: Load) -> Rows:
-        """Rows [start, stop), read in stretches of neighbouring source rows."""
+        """Rows [start, stop), read in stretches of neighbouring source rows, none of which is larger than the result."""
         import numpy as np
 
-        if start == stop:
-            return self.part.read(0, 0, load)
+        none = self.part.read(0, 0, load)
+        result = np.empty((stop - start, *none.shape[1:]), none.dtype)
         wanted = self.sources(start, stop)
         order = np.argsort(wanted, kind="stable")
-        ranked = wanted[order]
-        breaks = np.flatnonzero(np.diff(ranked) > _GAP) + 1
-        result = None
-        for stretch in np.split(order, breaks):
+        for stretch in np.split(order, _breaks(wanted[order], stop - start)) if len(order) else ():
             low, high = int(wanted[stretch[0]]), int(wanted[stretch[-1]]) + 1
-            block = self.part.read(low, high, load)
-            if result is None:
-                result = np.empty((stop - start, *block.shape[1:]), block.dtype)
-            result[stretch] = block[wanted[stretch] - low]
-        assert result is not None
+            result[stretch] = self.part.read(low, high, load)[wanted[stretch] - low]
         return result
+
+
+def _breaks(ranked: Rows, longest: int) -> Rows:
+    """Where rows in ascending order are cut into stretches of at most `longest` rows with small gaps."""
+    import numpy as np
+
+    pieces = (ranked - ranked[0]) // longest
+    return np.flatnonzero((np.diff(ranked) > _GAP) | (np.diff(pieces) > 0)) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +121,7 @@ class Ungroup(Gather):
 
 
 @dataclass(frozen=True, slots=True)
-class Transpose(Array):
+class Transpose(Single):
     """The last two axes exchanged; further axes are a batch of matrices."""
 
     part: Array
@@ -141,11 +131,6 @@ class Transpose(Array):
         """(..., columns, rows) of the part."""
         *batch, rows, columns = self.part.shape
         return (*batch, columns, rows)
-
-    @property
-    def parts(self) -> tuple[Array, ...]:
-        """The transposed array."""
-        return (self.part,)
 
     @property
     def unit(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hubclient.architectures.language.arrays import Array, Leaf
+from hubclient.architectures.language.arrays import Alike, Array, Leaf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled(Array):
+class Scaled(Alike):
     """`part` times the scale of the block that an element lies in, rounded once to float32.
 
     `part` is a matrix or a batch of them, (..., rows, columns); `block` is (rows, columns) of a block, and `scales` has
@@ -28,11 +28,6 @@ class Scaled(Array):
     part: Array
     scales: Array
     block: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """That of the matrix."""
-        return self.part.shape
 
     @property
     def parts(self) -> tuple[Array, ...]:

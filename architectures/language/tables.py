@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from hubclient.architectures.language.expressions import Expr
 from hubclient.architectures.language.patterns import Pattern
 from hubclient.architectures.language.transforms import Arrow, Transform, identity
 
@@ -26,6 +27,10 @@ class Rule:
     required: bool = True
     choice: tuple[str, int] | None = None
     stored: tuple[str, ...] = ()
+    spread: tuple[str, Expr] | None = field(init=False)  # the transform's, which is asked for with every name
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spread", self.transform.spread)
 
     def side(self, side: Side) -> tuple[Pattern, ...]:
         """The patterns of one side."""
@@ -82,8 +87,13 @@ def either(*tables: Table) -> dict[Names, Arrow]:
 
 
 def stored_as(encodings: str | tuple[str, ...], *tables: Table) -> dict[Names, Arrow]:
-    """Lines that apply to tensors stored in one of these encodings only ("MXFP4"); others go by the lines without this."""
-    wanted = (encodings,) if isinstance(encodings, str) else encodings
+    """Lines that apply to tensors stored in one of these encodings only; others go by the lines without this.
+
+    Name what they are stored as in the format and, if that is something else, in safetensors: ("MXFP4", "MXFP4_PLANES").
+    """
+    wanted = (encodings,) if isinstance(encodings, str) else tuple(encodings)
+    if not wanted or not all(isinstance(name, str) and name for name in wanted):
+        raise ValueError(f"stored_as: {encodings!r:.60} where names of encodings are needed")
     return {names: replace(_arrow(to, names), stored=wanted) for table in tables for names, to in table.items()}
 
 

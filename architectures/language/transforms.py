@@ -100,6 +100,16 @@ class Inverse(Transform):
         """The other's, swapped."""
         return self.of.arity and self.of.arity[::-1]
 
+    @property
+    def spread(self) -> tuple[str, Expr] | None:
+        """The other's, so that a table refuses it: Hugging Face tensors are stacked, those of a target are not."""
+        return self.of.spread
+
+    @property
+    def loss(self) -> str:
+        """The other's: what one direction leaves out does not come back by the other."""
+        return self.of.loss
+
     def forward(self, arrays: Arrays, config: Config) -> Arrays:
         """The other's backward."""
         return self.of.backward(arrays, config)
@@ -158,6 +168,10 @@ class each(Transform):  # noqa: N801 - reads as a word in the tables
     members: tuple[Transform, ...]
 
     def __init__(self, *members: Transform) -> None:
+        """ValueError for a member that does not make one tensor of one."""
+        wrong = next((member for member in members if member.spread or member.arity not in (None, (1, 1))), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong} cannot be a member of each(...), which takes one tensor and gives one")
         object.__setattr__(self, "members", members)
 
     @property

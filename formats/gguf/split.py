@@ -79,6 +79,11 @@ def group_by_size(tensors: Sequence[TensorSpec], limit: int | None) -> list[list
     return groups
 
 
+def group_by_part(parts: Sequence[int]) -> list[list[int]]:
+    """Indices of the tensors of each part, by the number of the part of each; parts without tensors are left out."""
+    return [[index for index, own in enumerate(parts) if own == part] for part in sorted(set(parts))] or [[]]
+
+
 def split_metadata(number: int, count: int, tensors: int) -> dict[str, Value]:
     """The keys by which part `number` (from 0) of `count` is known; `tensors` counts those of all parts."""
     return {SPLIT_NO: Value("u16", number), SPLIT_COUNT: Value("u16", count), SPLIT_TENSORS: Value("i32", tensors)}

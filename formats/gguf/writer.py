@@ -16,13 +16,14 @@ from hubclient.formats.gguf.constants import (
     WRITTEN_VERSION,
 )
 from hubclient.formats.gguf.pack import pack_metadata, pack_name
-from hubclient.formats.gguf.split import group_by_size, part_name, split_metadata
+from hubclient.formats.gguf.split import group_by_part, group_by_size, part_name, split_metadata
 from hubclient.formats.gguf.tensors import alignment_of
 from hubclient.formats.model import FileLayout, OutputSpec, Placed, TensorSpec, Value
 
 
 def layout_files(spec: OutputSpec) -> tuple[FileLayout, ...]:
-    """One file called `spec.name`, or the parts of a split if the tensors exceed `spec.max_shard_size`.
+    """One file called `spec.name`, or the parts of a split: as `spec.parts` has them, or if the tensors exceed
+    `spec.max_shard_size`.
 
     Tensors lie in the given order, each padded to the alignment (general.alignment, else 32). The split.* keys of the
     metadata are not taken over: which parts there are is decided here. The first part has all other metadata, the
@@ -32,7 +33,8 @@ def layout_files(spec: OutputSpec) -> tuple[FileLayout, ...]:
     metadata = {key: value for key, value in spec.metadata.items() if key not in SPLIT_KEYS}
     alignment = alignment_of(metadata)
     _check_tensors(spec.tensors)
-    groups = group_by_size(spec.tensors, spec.max_shard_size)
+    by_size = spec.max_shard_size is not None or not spec.parts
+    groups = group_by_size(spec.tensors, spec.max_shard_size) if by_size else group_by_part(spec.parts)
     if len(groups) == 1:
         return (_file(spec.name, spec.tensors, groups[0], metadata, alignment),)
     stem, count = spec.name.removesuffix(".gguf"), len(groups)

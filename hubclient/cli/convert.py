@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hubclient.fidelity import Kept
+    from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.plan import OutputPlan, Plan
 
 
@@ -27,8 +29,23 @@ _SHOWN = 12  # losses; a vision tower has hundreds of tensors
     "types",
     multiple=True,
     metavar="T",
-    help="Encoding: auto (default), f32, f16, bf16, Q8_0, 4bit ...; several times for several outputs.",
+    help="Encoding or recipe: auto (default), f32, f16, bf16, Q8_0, Q4_K_M, 4bit ...; several times for several outputs.",
 )
+@click.option("--recipe", "recipes", multiple=True, metavar="FILE", help="A recipe of your own (TOML), as one more type.")
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="Another type for tensors in whose names the regular expression is found; the first that is found counts.",
+)
+@click.option("--output-type", metavar="TYPE", help="Another type for output.weight.")
+@click.option("--embedding-type", metavar="TYPE", help="Another type for token_embd.weight.")
+@click.option("--pure", is_flag=True, help="Exactly the ggml type --type for all that would be quantised.")
+@click.option("--imatrix", metavar="FILE", help="Quantise by this importance matrix (GGUF or .dat; see `hubclient imatrix`).")
+@click.option("--allow-requantize", is_flag=True, help="Quantise again what is quantised already.")
+@click.option("--allow-nonfinite", is_flag=True, help="Quantise NaN as 0, infinities as the largest finite number of their row.")
+@click.option("--report", metavar="FILE", help="Write how far each quantised tensor is off, as .json or .html.")
 @click.option("--group-size", type=click.INT, help="How many numbers share a scale in MLX's types: 32, 64 (default) or 128.")
 @click.option("--only", type=click.Choice(["tokenizer", "config", "text", "projector"]), help="Convert only this part.")
 @click.option(
@@ -49,6 +66,15 @@ def convert(
     out: str | None,
     target: str,
     types: tuple[str, ...],
+    recipes: tuple[str, ...],
+    tensor_types: tuple[str, ...],
+    output_type: str | None,
+    embedding_type: str | None,
+    pure: bool,
+    imatrix: str | None,
+    allow_requantize: bool,
+    allow_nonfinite: bool,
+    report: str | None,
     group_size: int | None,
     only: str | None,
     projector: str | None,
@@ -67,15 +93,42 @@ def convert(
     goes on when the same command is given again.
     """
     from hubclient.checkpoint import Checkpoint, run
+    from hubclient.model import Quantization
 
+    quantization = Quantization(
+        tensor_types,
+        output_type,
+        embedding_type,
+        pure,
+        _importance(imatrix),
+        allow_requantize,
+        allow_nonfinite,
+        report is not None,
+    )
+    if report is not None:
+        from hubclient.report import check_report_path
+
+        check_report_path(Path(report))
     plan = Checkpoint.from_pretrained(source, projector=projector, only=only).plan(
-        out, format=target, type=types or "auto", only=only, pre=pre, max_shard_size=max_shard_size, group_size=group_size
+        out,
+        format=target,
+        type=[*types, *map(_recipe_file, recipes)] or "auto",
+        only=only,
+        pre=pre,
+        max_shard_size=max_shard_size,
+        group_size=group_size,
+        quantization=quantization,
     )
     if dry_run:
         print_json(plan.as_json()) if as_json else _print_plan(plan)
         ctx.exit(1 if strict and plan.losses else 0)
     with progress_bar("converting") as progress:
-        outcome = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress)
+        stage = progress.stage if progress else None
+        outcome = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress, stage=stage)
+    if report is not None:
+        from hubclient.report import Report, write_report
+
+        write_report(Report.of(plan, outcome), Path(report))
     if as_json:
         outputs = [_told(output, tensors) for output, tensors in zip(plan.outputs, outcome.tensors, strict=True)]
         print_json({"written": list(map(str, outcome.paths)), "outputs": outputs, "losses": list(plan.losses)})
@@ -83,8 +136,19 @@ def convert(
         _print_result(plan, [outcome.counts(index) for index in range(len(plan.outputs))])
 
 
+def _importance(path: str | None) -> ImportanceMatrix | None:
+    from hubclient.formats.gguf.imatrix import read_imatrix
+
+    return None if path is None else read_imatrix(Path(path))
+
+
+def _recipe_file(name: str) -> str:
+    """A recipe's file is known by its ending, or by having a folder."""
+    return name if name.lower().endswith(".toml") else str(Path(name).absolute())
+
+
 def _told(output: OutputPlan, tensors: Mapping[str, Kept]) -> dict[str, Any]:
-    lists = {"losses": list(output.losses), "dropped": list(output.dropped)}
+    lists = {"losses": list(output.losses), "dropped": list(output.dropped), "notes": list(output.notes)}
     values = {name: kept.as_json() for name, kept in tensors.items()}
     return {"path": str(output.path), "type": output.type, "bytes": output.size, **lists, "tensors": values}
 
@@ -93,6 +157,8 @@ def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
     for output, fidelities in zip(plan.outputs, found, strict=True):
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
         click.echo(f"{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
+    for note in plan.notes[:_SHOWN]:
+        click.echo(printable(f"note: {note}"), err=True)
     for loss in plan.losses[:_SHOWN]:
         click.echo(printable(f"not carried over: {loss}"), err=True)
     if len(plan.losses) > _SHOWN:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
     _ParamType = click.ParamType[int]
 else:
@@ -86,8 +87,24 @@ def console() -> Console:
     return made
 
 
+class Bar:
+    """A progress bar: called with bytes done and bytes in all; `stage` names what is done before."""
+
+    def __init__(self, bar: Progress, title: str) -> None:
+        self._bar, self._title = bar, title
+        self._task = bar.add_task(title, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is."""
+        self._bar.update(self._task, description=self._title, completed=done, total=total)
+
+    def stage(self, text: str) -> None:
+        """Say what takes time now."""
+        self._bar.update(self._task, description=text)
+
+
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(title: str) -> Iterator[Bar | None]:
     """A progress bar with rate and remaining time on stderr; None (and nothing shown) unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -97,5 +114,4 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield Bar(bar, title)

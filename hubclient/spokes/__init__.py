@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from hubclient.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
-    from hubclient.formats.model import Encoding, Format, OpenedCheckpoint
+    from hubclient.formats.model import Format, OpenedCheckpoint
     from hubclient.model import Model, Request, Target
     from hubclient.plugins import Host
 
@@ -26,10 +26,6 @@ class Spoke(Protocol):
 
     def write(self, model: Model, request: Request) -> Target:
         """An output in this format. Raises Unsupported* or DamagedInput, from headers alone."""
-        ...
-
-    def choose(self, model: Model, name: str) -> tuple[str, Encoding | None]:
-        """The type that a `--type` name means for this model, for file names and as an encoding (None: per tensor)."""
         ...
 
 

@@ -13,40 +13,23 @@ from hubclient.architectures.language.arrays import Array
 from hubclient.architectures.language.config import difference
 from hubclient.architectures.language.layouts import Layout, Matching
 from hubclient.architectures.language.pairs import forward
-from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding
-from hubclient.formats import gguf
-from hubclient.formats.codecs import can_encode
-from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
-from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, file_type, stored_type
+from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture
+from hubclient.formats.encodings import F32
+from hubclient.formats.gguf.storage import QUANTIZATION_VERSION
 from hubclient.formats.jsonfile import parse_json
-from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
-from hubclient.model import Inline, Model, Request, Target, display_name, encodings_of, leaf
+from hubclient.formats.model import OutputSpec, TensorSpec, Value
+from hubclient.model import Inline, Model, Request, Target, display_name, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild
 from hubclient.spokes.exact import main_dtype, values_of
 from hubclient.spokes.gguf_in import read
 from hubclient.spokes.matching import converted, located, lost, match, omitted
 from hubclient.spokes.packed import refuse_unread
+from hubclient.spokes.storage import RECORDED, Storage, store
 
-__all__ = ["choose", "parts", "read", "write"]
+RECIPES = True  # a type may be a recipe, and tensors may be chosen types
 
-
-def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
-    """`--type` for GGUF: "auto" is the first of bf16 and f16 among the matrices, else f16, as llama.cpp's converter has it."""
-    if name.lower() != "auto":
-        encoding = gguf.FORMAT.encoding(name)
-        if encoding.name not in FILE_TYPES or not can_encode(encoding):
-            known = [kind for kind in FILE_TYPES if kind in ENCODINGS and can_encode(ENCODINGS[kind])]
-            raise UnsupportedEncoding(
-                f"{encoding} is a type of GGUF tensors, but files cannot be written in it; known: {', '.join(known)}"
-            )
-        return encoding.name, encoding
-    for array in model.tensors.values():
-        if len(array.shape) > 1:
-            for encoding in encodings_of(array):
-                if encoding in (BF16, F16):
-                    return encoding.name, encoding
-    return F16.name, F16
+__all__ = ["parts", "read", "write"]
 
 
 def parts(model: Model, request: Request) -> tuple[Request, ...]:
@@ -63,13 +46,11 @@ def write(model: Model, request: Request) -> Target:
     """A GGUF file of this model's text part, or of its vision part, its tokenizer or its config alone."""
     if request.only == "tokenizer":
         return _tokenizer_alone(model, request)
-    label, wanted = choose(model, request.type)
-    assert wanted is not None
     if "gguf" not in model.architecture.layouts:
         raise UnsupportedArchitecture(f"{model.architecture.name} has no GGUF layout", model.architecture.name)
     refuse_unread(model)
     if request.only == "projector":
-        return projector.write(model, request, label, wanted)
+        return projector.write(model, request)
     layout, (tensors, _) = model.architecture.layouts["gguf"], projector.split(model)
     matching = located(
         model.opened, lambda: match(model.architecture, "gguf", tensors, "hf", model.config, str(model.opened.path))
@@ -82,8 +63,10 @@ def write(model: Model, request: Request) -> Target:
     located(model.opened, lambda: rebuild.check_shapes(model.architecture, model.config, shapes, complete=True))
     check_head(model)
     arrays = located(model.opened, lambda: {**_derived(layout, model), **converted(matching, tensors, model.config, "hf")})
-    specs = tuple(TensorSpec(name, array.shape, _stored(name, array, wanted)) for name, array in arrays.items())
-    metadata, losses = _described(model, file_type(wanted, {spec.encoding for spec in specs}))
+    keys = _config_keys(model)
+    stored = store(model, request, arrays, keys)
+    specs = tuple(TensorSpec(name, array.shape, stored.encodings[name]) for name, array in arrays.items())
+    metadata, losses = _described(model, keys, stored)
     if model.opened.format != "gguf" or own.CHECKPOINT_KEY in model.opened.metadata:  # else it never said more than it can
         losses += rebuild.assumption_losses(model.architecture.assumed, model.config)
     losses += omitted(matching, "GGUF")
@@ -93,11 +76,24 @@ def write(model: Model, request: Request) -> Target:
     extra, more = _carried(model, matching, metadata, request)
     metadata.update(extra)
     losses += more
+    label = stored.label
     if request.only == "config":
         label, specs, arrays = request.only, (), {}
     name = display_name(model.opened.path)
-    spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size)
-    return Target(spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped)
+    spec = OutputSpec(name, specs, metadata, {}, request.max_shard_size, _parts_of(model, arrays))
+    return Target(
+        spec, tuple(arrays.values()), label, losses=tuple(losses), dropped=matching.dropped,
+        importance=stored.importance, notes=stored.notes,
+    )  # fmt: skip
+
+
+def _parts_of(model: Model, arrays: Mapping[str, Array]) -> tuple[int, ...]:
+    """Which part of a split each tensor belongs to, if the source is one: as there; what has no file goes to the first."""
+    files = [file.path for file in model.opened.files]
+    if model.opened.format != "gguf" or len(files) < 2:
+        return ()
+    first = (getattr(next(iter(array.leaves())).ref, "file", files[0]) for array in arrays.values())
+    return tuple(files.index(file) for file in first)
 
 
 def _tokenizer_alone(model: Model, request: Request) -> Target:
@@ -130,29 +126,32 @@ def check_head(model: Model) -> None:
         )
 
 
-def _stored(name: str, array: Array, wanted: Encoding) -> Encoding:
-    """The encoding of a tensor, by its name and what it is made of."""
-    sources = encodings_of(array)
-    return stored_type(name, array.shape, wanted, sources.pop() if len(sources) == 1 and array.moves_rows else None)
+def _config_keys(model: Model) -> dict[str, Value]:
+    """The config as keys, after the architecture's name."""
+    name = model.architecture.name_in("gguf")
+    pairs = located(model.opened, lambda: forward(model.architecture.config, model.config, name))
+    return {"general.architecture": Value("str", name), **{key: Value(*typed) for key, typed in pairs.items()}}
 
 
-def _described(model: Model, kind: int) -> tuple[dict[str, Value], list[str]]:
+def _described(model: Model, keys: Mapping[str, Value], stored: Storage) -> tuple[dict[str, Value], list[str]]:
     """The metadata of model and file, and what was given up, beginning with what reading gave up."""
-    name, losses = model.architecture.name_in("gguf"), [*model.losses, *model.packed.losses]
-    metadata = {"general.architecture": Value("str", name), "general.type": Value("str", "model")}
+    losses = [*model.losses, *model.packed.losses]
+    metadata = {"general.architecture": keys["general.architecture"], "general.type": Value("str", "model")}
     if "generation_config.json" in model.files:
         sampled, misfits = rebuild.sampling(_object(model, "generation_config.json"))
         metadata.update(sampled)
         losses += misfits
     metadata["general.name"] = Value("str", display_name(model.opened.path))
-    pairs = located(model.opened, lambda: forward(model.architecture.config, model.config, name))
-    metadata.update((key, Value(*typed)) for key, typed in pairs.items())
+    metadata.update(keys)
     if not model.architecture.layouts["gguf"].untyped:
-        metadata["general.file_type"] = Value("u32", kind)
+        metadata["general.file_type"] = Value("u32", stored.number)
     metadata["general.quantization_version"] = Value("u32", QUANTIZATION_VERSION)
     if model.opened.format == "gguf":
-        metadata.update(model.metadata)
+        anew = bool(stored.recorded)
+        metadata.update((key, value) for key, value in model.metadata.items() if not (anew and key.startswith(RECORDED)))
+        metadata.update(stored.recorded)
     else:
+        metadata.update(stored.recorded)
         losses += [f"metadata {key} has no place in GGUF" for key in model.metadata]
     return metadata, losses
 

@@ -11,7 +11,7 @@ from hubclient.architectures.language.expressions import Expr, evaluate
 from hubclient.architectures.language.layouts import Bound, Matching
 from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
-from hubclient.formats.encodings import ENCODINGS
+from hubclient.formats.encodings import in_safetensors
 from hubclient.formats.model import Encoding, OpenedCheckpoint
 from hubclient.formats.names import shown
 from hubclient.model import encodings_of
@@ -48,20 +48,26 @@ def match(
         raise UnmappedTensor(told, matching.missing, hint=_NO_TENSOR)
     if matching.surplus:
         raise DamagedInput(f"{where}: has {_some(matching.surplus)}, which a model of this config does not have")
-    beyond = {item for bound in matching.bound for item in bound.captures if item[0] in counts and item[1] >= counts[item[0]]}
-    if beyond:
-        capture, layer = min(beyond)
-        counted: Expr = architecture.repeats.get(capture, architecture.blocks)
-        evaluate(counted, config)  # which says what is wrong with a number that is none
-        raise DamagedInput(f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({counted})")
+    for capture, layer in _captured(matching):
+        if layer >= counts.get(capture, layer + 1):
+            counted: Expr = architecture.repeats.get(capture, architecture.blocks)
+            evaluate(counted, config)  # which says what is wrong with a number that is none
+            raise DamagedInput(
+                f"{where}: has tensors of block {layer}, but says that it has {counts[capture]} blocks ({counted})"
+            )
     return matching
+
+
+def _captured(matching: Matching) -> list[tuple[str, int]]:
+    """All numbers of blocks, by the captures that they stand for, in order."""
+    return sorted({item for captures in {bound.captures for bound in matching.bound} for item in captures})
 
 
 def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[str, Any], side: Side) -> dict[str, Array]:
     """The arrays on the other side: `side` is where `tensors` are. DamagedInput names the tensors that do not fit."""
     arrays: dict[str, Array] = {}
     for bound in matching.bound:
-        inputs = tuple(tensors[name] for name in bound.inputs)
+        inputs = tuple([tensors[name] for name in bound.inputs])
         transform = bound.rule.transform
         try:
             outputs = transform.forward(inputs, config) if side == "hf" else transform.backward(inputs, config)
@@ -74,9 +80,9 @@ def converted(matching: Matching, tensors: Mapping[str, Array], config: Mapping[
 def packed(matching: Matching) -> dict[str, Encoding]:
     """The Hugging Face tensors behind lines for packed tensors alone, with the encoding that they have there."""
     return {
-        name: next(ENCODINGS[kind] for kind in bound.rule.stored if ENCODINGS[kind].planes)
+        name: encoding
         for bound in matching.bound
-        if bound.rule.stored
+        if bound.rule.stored and (encoding := in_safetensors(bound.rule.stored))
         for name in bound.outputs
     }
 
@@ -87,9 +93,9 @@ def as_if_stored(model: Model, wanted: Encoding) -> dict[str, Array]:
     Where a layout has lines for packed tensors and others for plain ones, a tensor goes through the one and comes back
     through the other.
     """
-    layout = model.architecture.layouts.get("gguf")
+    layout = next((layout for layout in model.architecture.layouts.values() if layout.asks_encodings), None)
     tensors = dict(model.tensors)
-    if layout is None or not layout.asks_encodings:
+    if layout is None:
         return tensors
     there = layout.match(tensors, "hf", {}, model.config, encodings(tensors))
     packed = [bound for bound in there.bound if bound.rule.stored and wanted.name not in bound.rule.stored]

@@ -34,7 +34,7 @@ from hubclient.spokes.matching import converted, located, lost, match, omitted
 from hubclient.spokes.mlx_in import QUANTIZATION, check_sizes, layout_of, read
 from hubclient.spokes.packed import refuse_unread, without_settings
 
-__all__ = ["GROUPS", "choose", "parts", "read", "write"]
+__all__ = ["GROUPS", "parts", "read", "write"]
 
 GROUPS = True
 """Outputs can be packed in groups of a size that is asked for."""

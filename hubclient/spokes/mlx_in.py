@@ -56,8 +56,7 @@ def read(opened: OpenedCheckpoint, host: Host) -> Model:
 
 
 def _lacking(architecture: Architecture, tensors: Mapping[str, Array]) -> tuple[str, ...]:
-    vision = architecture.layouts.get(projector.SPACE)
-    if vision is None or any(vision.knows(name, "hf") and not architecture.layouts["gguf"].knows(name, "hf") for name in tensors):
+    if projector.SPACE not in architecture.layouts or any(projector.belongs(architecture, name) for name in tensors):
         return ()
     return ("the vision part, which mlx-lm leaves out",)
 

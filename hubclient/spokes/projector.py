@@ -13,11 +13,12 @@ from hubclient.architectures.language.pairs import Fixed, backward, forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UsageError
 from hubclient.formats.gguf import PROJECTOR
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type
-from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec, Value
+from hubclient.formats.model import OpenedCheckpoint, OutputSpec, TensorSpec, Value
 from hubclient.formats.tokenizers.added import all_added
 from hubclient.model import Model, Request, Target, display_name, leaf
 from hubclient.spokes import rebuild
 from hubclient.spokes.matching import converted, located, lost, match, omitted
+from hubclient.spokes.storage import converted_type
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.arrays import Array
@@ -31,15 +32,15 @@ _PREPARED = ("image_mean", "image_std")
 
 def split(model: Model) -> tuple[dict[str, Array], dict[str, Array]]:
     """A model's tensors: those of the text part, those of the vision part."""
-    layouts = model.architecture.layouts
-    if SPACE not in layouts:
+    if SPACE not in model.architecture.layouts:
         return dict(model.tensors), {}
-    vision = {
-        name: array
-        for name, array in model.tensors.items()
-        if layouts[SPACE].knows(name, "hf") and not layouts["gguf"].knows(name, "hf")
-    }
+    vision = {name: array for name, array in model.tensors.items() if belongs(model.architecture, name)}
     return {name: array for name, array in model.tensors.items() if name not in vision}, vision
+
+
+def belongs(architecture: Architecture, name: str) -> bool:
+    """Whether a Hugging Face tensor is of the vision part, and not of the text part in the file beside it."""
+    return architecture.knows(SPACE, name) and not architecture.knows("gguf", name)
 
 
 def refuse_without(model: Model) -> None:
@@ -52,9 +53,10 @@ def refuse_without(model: Model) -> None:
         )
 
 
-def write(model: Model, request: Request, label: str, wanted: Encoding) -> Target:
-    """The file of the vision part; UnmappedTensor if the model has none."""
+def write(model: Model, request: Request) -> Target:
+    """The file of the vision part; UnmappedTensor if the model has none. No recipe speaks of it: it stays in 16 bits then."""
     architecture, path = model.architecture, model.opened.path
+    label, wanted = converted_type(model, request.type)
     _, tensors = split(model)
     if not tensors:
         raise UnmappedTensor(f"{path}: holds no tensor of a vision part, so there is no projector to write")

@@ -106,18 +106,21 @@ def check_shapes(architecture: Architecture, config: Mapping[str, Any], shapes: 
     wanted: dict[str, tuple[int | None, ...]] = {}
     for name, shape in shapes.items():
         kind, digits = template(name)
-        found = next((pattern.text for pattern in patterns.get(kind, ()) if pattern.match(digits) is not None), None)
+        found = next((pattern.text for pattern in patterns.get(kind, ()) if pattern.covers(digits)), None)
         if found is None:
             continue
         if found not in wanted:
             wanted[found] = tuple(get(size, config) for size in architecture.shapes[found])
-        expected = wanted[found]
-        if expected == shape:  # nearly always
-            continue
-        if len(expected) != len(shape) or any(size not in (None, found) for size, found in zip(expected, shape, strict=True)):
-            rules = zip(architecture.shapes[found], expected, strict=True)
-            told = ", ".join(str(rule) if size in (None, rule) else f"{rule} = {size}" for rule, size in rules)
-            raise DamagedInput(f"{name} has the shape {list(shape)} where the config asks for [{told}]", tensor=name)
+        if wanted[found] != shape:  # hardly ever
+            _check_shape(name, shape, architecture.shapes[found], wanted[found])
+
+
+def _check_shape(name: str, shape: tuple[int, ...], rule: tuple[Expr, ...], expected: tuple[int | None, ...]) -> None:
+    """DamagedInput unless all sizes that are known are as expected."""
+    if len(expected) != len(shape) or any(size not in (None, found) for size, found in zip(expected, shape, strict=True)):
+        sizes = zip(rule, expected, strict=True)
+        told = ", ".join(str(one) if size in (None, one) else f"{one} = {size}" for one, size in sizes)
+        raise DamagedInput(f"{name} has the shape {list(shape)} where the config asks for [{told}]", tensor=name)
 
 
 def with_derived(
@@ -125,7 +128,7 @@ def with_derived(
 ) -> tuple[dict[str, Any], list[str]]:
     """The config with what derived tensors (rope factors) tell; and a sentence for each that tells nothing known."""
     losses = []
-    for name, derivation in architecture.layouts["gguf"].derive.items():
+    for name, derivation in architecture.derived.items():
         if name in tensors:
             stored = tensors[name]()
             found = derivation.backward(stored, config)

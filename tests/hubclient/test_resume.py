@@ -155,7 +155,7 @@ def test_finished_tiles_count_for_a_run_with_other_tiles(source: Path, tmp_path:
     with counting_reads() as sizes:
         run(plan)
     whole = sum(ref.nbytes for ref in Checkpoint.from_pretrained(source).opened.tensors.values())
-    assert sum(sizes) == again < whole - 20_000
+    assert sum(sizes) <= again < whole - 20_000
 
 
 def test_progress_counts_what_was_done_before(source: Path, tmp_path: Path) -> None:

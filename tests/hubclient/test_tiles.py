@@ -21,7 +21,8 @@ from hubclient.formats.safetensors import FORMAT
 from hubclient.model import Inline
 from hubclient.plan import OutputPlan, Place, Step
 from hubclient.rows import FilePool, Reader
-from hubclient.tiles import Group, groups, tiles, work
+from hubclient.tiles import Group, groups, tiles
+from hubclient.work import work
 
 
 def leaf(*shape: int, encoding: Encoding = F32, name: str = "a", offset: int = 0) -> Leaf:

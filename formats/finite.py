@@ -1,0 +1,40 @@
+"""Looking for NaN and infinities, which blocks of few bits cannot hold, in rows as they are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hubclient.formats import codecs
+from hubclient.formats.encodings import F32
+from hubclient.formats.model import Encoding
+
+# Floats whose exponent is all ones: the unsigned integer of an element, the bits of its exponent.
+_EXPONENTS = {
+    "F64": (np.uint64, 0x7FF0000000000000),
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+_STEP = 1 << 16  # float32 elements decoded at a time
+
+
+def first_nonfinite(raw: NDArray[Any], encoding: Encoding, columns: int) -> int | None:
+    """The number, counted along the rows, of the first element of raw rows uint8 [n, row_bytes] that is NaN or infinite; else None."""
+    from hubclient.formats.kernels import first_with
+
+    if encoding.name in _EXPONENTS:
+        kind, mask = _EXPONENTS[encoding.name]
+        at = first_with(np.ascontiguousarray(raw).reshape(-1).view(kind), kind(mask))
+        return None if at < 0 else int(at)
+    if encoding.name[:1] in "IU" and not encoding.blocked:
+        return None
+    step = max(1, _STEP // max(1, columns))
+    for start in range(0, len(raw), step):
+        values = codecs.decode(raw[start : start + step], encoding, columns)
+        at = first_nonfinite(values.view(np.uint8), F32, columns)
+        if at is not None:
+            return start * columns + at
+    return None

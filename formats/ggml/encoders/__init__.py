@@ -1,0 +1,1 @@
+"""Encoders of ggml's block types, byte for byte what ggml's own functions write."""

@@ -1,0 +1,143 @@
+"""Where compiled kernels are kept: a folder of the user's own, which nobody else can read or write.
+
+    $NUMBA_CACHE_DIR, or $XDG_CACHE_HOME/hubclient/kernels, or ~/.cache/hubclient/kernels, or a folder of the user's in the
+    system's temporary one, where the home cannot be written
+
+What lies there is loaded as code, so a folder that belongs to somebody else is not used, and one that others may enter is
+closed to them. Without any folder kernels are compiled anew by each process. An entry holds for one content of all source
+files that the kernel is made of, so that installations of different versions share a folder; one that cannot be loaded
+counts as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+
+_NAME = "hubclient"
+
+
+@cache
+def folder() -> Path | None:
+    """The first of the folders above that exists or can be made, belongs to this user, and can be written; else None."""
+    return next((path for path in _candidates() if _is_usable(path)), None)
+
+
+class KernelCache(NullCache):
+    """Numba's cache of one function, in `folder`; it is looked for when the function is first called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._found: FunctionCache | None = None
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function for these types of arguments, None if there is none that can be loaded."""
+        try:
+            return self._cache.load_overload(sig, target_context) if folder() else None
+        except Exception:  # unpickling damaged data may raise anything, and compiling anew always helps
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function, if there is a place for it."""
+        try:
+            if folder():
+                self._cache.save_overload(sig, data)
+        except OSError:  # a full disk, or a folder that has gone: it is compiled again next time
+            return
+
+    @property
+    def _cache(self) -> FunctionCache:
+        if self._found is None:
+            self._found = _Cache(self._function)
+        return self._found
+
+
+class _Place:
+    """Numba's locator of a function's cache."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._line = function.__code__.co_firstlineno
+        self._stamp = _digest(sys.modules[function.__module__])
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], _file: str) -> _Place:
+        """The only one there is."""
+        return cls(function)
+
+    def get_cache_path(self) -> str:
+        return str(folder())
+
+    def ensure_cache_path(self) -> None:
+        """It is there."""
+
+    def get_source_stamp(self) -> str:
+        return self._stamp
+
+    def get_disambiguator(self) -> str:
+        """Part of the file's name: kernels of one name may be of different versions."""
+        return f"{self._line}-{self._stamp[:12]}"
+
+
+class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Place]  # noqa: RUF012  as Numba has it
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Impl
+
+
+def _candidates() -> Iterator[Path]:
+    if stated := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(stated)
+        return
+    home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    with suppress(RuntimeError):  # there is no home
+        yield (Path(home) if home else Path.home() / ".cache") / _NAME / "kernels"
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    yield Path(tempfile.gettempdir()) / f"{_NAME}-kernels-{user}"
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            return False
+        if hasattr(os, "geteuid"):
+            if found.st_uid != os.geteuid():
+                return False
+            if stat.S_IMODE(found.st_mode) & 0o077:
+                path.chmod(0o700)
+        return os.access(path, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+@cache
+def _digest(module: ModuleType) -> str:
+    """sha256 over the source files that a module's kernels are made of: its own, and those that it takes functions from."""
+    found: dict[str, ModuleType] = {}
+    waiting = [module]
+    while waiting:
+        current = waiting.pop()
+        if current.__name__ not in found:
+            found[current.__name__] = current
+            owners = {getattr(value, "__module__", None) for value in vars(current).values()}
+            names = (name for name in owners if isinstance(name, str) and name.startswith(f"{_NAME}.formats."))
+            waiting += (sys.modules[name] for name in names if name in sys.modules)
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        source = found[name].__file__
+        digest.update(name.encode() + b"\0" + (Path(source).read_bytes() if source else b""))
+    return digest.hexdigest()

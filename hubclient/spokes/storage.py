@@ -1,0 +1,226 @@
+"""Which encoding each tensor of a GGUF gets, and what goes with that: by one type, as llama.cpp's converter has it; by a recipe, as
+llama-quantize has it; or as it is stored already, from one GGUF to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hubclient.errors import UsageError
+from hubclient.formats import gguf
+from hubclient.formats.encodings import BF16, ENCODINGS, F16
+from hubclient.formats.ggml import USES_IMPORTANCE
+from hubclient.formats.gguf.storage import FILE_TYPES, file_type, stored_type
+from hubclient.formats.model import Encoding, Value
+from hubclient.model import Model, Request, encodings_of
+
+if TYPE_CHECKING:
+    from hubclient.architectures.language.arrays import Array
+    from hubclient.formats.gguf.imatrix import ImportanceMatrix
+    from hubclient.formats.gguf.recipes import Recipe
+
+CONVERTED = ("F32", "F16", "BF16", "Q8_0")  # types that llama.cpp's converter writes; every other is llama-quantize's
+RECORDED = "quantize."  # keys of what a file was quantised with
+_NAMED = 3  # tensors that a note names
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """How much the columns of a tensor matter; the numbers are read when they are wanted, as those of many experts are many."""
+
+    matrix: ImportanceMatrix
+    name: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Any:
+        """Mean squares of what each column is multiplied by: float32 (matrices, columns), the matrices being a stack's experts."""
+        return self.matrix.weights(self.name, self.shape)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The encodings of a file's tensors by name, in the order of the arrays; `label` is the type's name, `number`
+    general.file_type. `importance` is that of tensors that are quantised by it, `recorded` the keys
+    that say where it is from. `notes` are worth a reader's while, and no loss.
+    """
+
+    label: str
+    number: int
+    encodings: Mapping[str, Encoding]
+    importance: Mapping[str, Importance] = field(default_factory=dict)
+    recorded: Mapping[str, Value] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def converted_type(model: Model, name: str) -> tuple[str, Encoding]:
+    """What `--type` means for tensors that no recipe speaks of: itself if the converter has it; else the 16-bit type of the model,
+    the first of bf16 and f16 among its matrices, or f16.
+    """
+    encoding = gguf.FORMAT.encoding(name) if name.upper() in CONVERTED else _plain(model)
+    return encoding.name, encoding
+
+
+def store(model: Model, request: Request, arrays: Mapping[str, Array], keys: Mapping[str, Value]) -> Storage:
+    """How the arrays of a text part are stored; `keys` are the metadata of the architecture.
+
+    Raises UsageError, UnsupportedEncoding, or DamagedInput for an importance matrix of another model.
+    """
+    wishes = request.quantization
+    if request.type.lower() == "auto" and _is_packed(model):
+        if wishes.chooses:
+            raise UsageError("tensors stay as they are without --type, so there is nothing to choose for them; name a --type")
+        encodings = {name: _as_stored(array) or _unpacked(model, name, array) for name, array in arrays.items()}
+        return Storage(_stated(model), _number(model, encodings), encodings)
+    by_recipe = wishes.chooses or request.type.upper() not in (*CONVERTED, "AUTO")
+    made = _by_recipe(model, request, arrays, keys) if by_recipe else _by_type(model, request.type, arrays)
+    if not wishes.requantize:
+        _refuse_again(arrays, made.encodings)
+    return made
+
+
+def _by_type(model: Model, type_: str, arrays: Mapping[str, Array]) -> Storage:
+    label, wanted = converted_type(model, type_)
+    encodings = {name: _converted(name, array, wanted) for name, array in arrays.items()}
+    return Storage(label, file_type(wanted, set(encodings.values())), encodings)
+
+
+def _by_recipe(model: Model, request: Request, arrays: Mapping[str, Array], keys: Mapping[str, Value]) -> Storage:
+    from hubclient.formats.gguf.choices import ModelFacts, Overrides, Tensor, require_importance, unused
+    from hubclient.formats.gguf.choices import choose as by_recipe
+
+    wishes, label = request.quantization, request.type
+    recipe = _recipe(_plain(model).name if label.lower() == "auto" else label, pure=wishes.pure)
+    overrides = Overrides.parse(wishes.tensor_types, wishes.output_type, wishes.embedding_type)
+    alone = {
+        name: (_as_stored(array) if _of_gguf(model) else None) or _unpacked(model, name, array) for name, array in arrays.items()
+    }
+    tensors = [Tensor(name, tuple(reversed(array.shape)), alone[name].name) for name, array in arrays.items()]
+    importance, unknown = _importance(request, arrays)
+    choices = by_recipe(recipe, ModelFacts.of(keys), tensors, importance.keys(), overrides)
+    require_importance(choices, importance.keys())
+    encodings = {name: ENCODINGS[choice.type] for name, choice in choices.items()}
+    heeded = {name: own for name, own in importance.items() if encodings[name].name in USES_IMPORTANCE}
+    fallen = {name: f"{choice.fallback_from} as {choice.type}" for name, choice in choices.items() if choice.fallback_from}
+    left = [name for name in unknown if encodings[name].name in USES_IMPORTANCE]
+    notes = [
+        *(f"--tensor-type {text} decides nothing in this model" for text in unused(overrides, choices)),
+        *_note(fallen, lambda name: f"{name} ({fallen[name]})", "rows are not whole blocks, so another type stands in: "),
+        *_note(left, str, "quantised without importance, which the matrix has none of for "),
+    ]
+    return Storage(recipe.name, recipe.number, encodings, heeded, _recorded(request), tuple(notes))
+
+
+def _note(names: Any, spelled: Callable[[str], str], told: str) -> list[str]:
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [told + ", ".join(map(spelled, names[:_NAMED])) + more] if names else []
+
+
+def _recipe(name: str, *, pure: bool) -> Recipe:
+    from hubclient.formats.gguf.recipes import recipe
+
+    return recipe(name, pure=pure)
+
+
+def _importance(request: Request, arrays: Mapping[str, Array]) -> tuple[dict[str, Importance], tuple[str, ...]]:
+    """What is known of the columns, by tensor, and the tensors of which nothing is."""
+    from hubclient.formats.gguf.imatrix import check_fits
+
+    matrix = request.quantization.importance
+    if matrix is None:
+        return {}, ()
+    shapes = {name: array.shape for name, array in arrays.items()}
+    unknown = check_fits(matrix, shapes)
+    known = (name for name, shape in shapes.items() if matrix.weights(name, shape) is not None)
+    return {name: Importance(matrix, name, shapes[name]) for name in known}, unknown
+
+
+def _recorded(request: Request) -> dict[str, Value]:
+    from hubclient.formats.gguf.imatrix import recorded
+
+    matrix = request.quantization.importance
+    return {} if matrix is None else recorded(matrix, matrix.source.name if matrix.source else "computed")
+
+
+def _refuse_again(arrays: Mapping[str, Array], encodings: Mapping[str, Encoding]) -> None:
+    """UsageError where blocks would be unpacked and quantised to others."""
+    for name, encoding in encodings.items():
+        own = encodings_of(arrays[name])
+        if encoding.blocked and own != {encoding} and any(source.blocked for source in own) and not _repacks(own, encoding):
+            was = "/".join(sorted(source.name for source in own if source.blocked))
+            raise UsageError(
+                f"{name}: is quantised as {was} already; quantising it again as {encoding} would add error to error",
+                hint="start from the 16-bit original, or let --allow-requantize do it; --type auto leaves all as it is",
+            )
+
+
+def _repacks(own: set[Encoding], encoding: Encoding) -> bool:
+    from hubclient.formats.codecs import can_repack
+
+    return len(own) == 1 and can_repack(next(iter(own)), encoding)
+
+
+def _converted(name: str, array: Array, wanted: Encoding) -> Encoding:
+    """The encoding of a tensor by the converter's rules: its name, and what it is made of."""
+    sources = encodings_of(array)
+    return stored_type(name, array.shape, wanted, sources.pop() if len(sources) == 1 and array.moves_rows else None)
+
+
+def _unpacked(model: Model, name: str, array: Array) -> Encoding:
+    """The encoding of a tensor that is left alone and cannot be as it is stored."""
+    return _converted(name, array, _plain(model))
+
+
+def _as_stored(array: Array) -> Encoding | None:
+    """The one encoding whose bytes can move as they are; None if there is none."""
+    own = encodings_of(array)
+    if len(own) != 1:
+        return None
+    (encoding,) = own
+    moves = array.moves_rows and len(array.shape) > 1 if encoding.blocked else array.moves_elements
+    return encoding if moves and encoding.ggml is not None else None
+
+
+def _plain(model: Model) -> Encoding:
+    """The 16-bit type of a model's matrices."""
+    for array in model.tensors.values():
+        if len(array.shape) > 1:
+            for encoding in encodings_of(array):
+                if encoding in (BF16, F16):
+                    return encoding
+    return F16
+
+
+def _of_gguf(model: Model) -> bool:
+    return model.opened.format == "gguf"
+
+
+def _is_packed(model: Model) -> bool:
+    """Whether this is a quantised GGUF."""
+    return _of_gguf(model) and any(ref.encoding.blocked for ref in model.opened.tensors.values())
+
+
+def _stated(model: Model) -> str:
+    """The name of a quantised GGUF's file type, else of the encoding of most bytes."""
+    stated = model.opened.metadata.get("general.file_type")
+    for name, number in FILE_TYPES.items():
+        if stated is not None and stated.value == number:
+            return name
+    sizes: dict[str, int] = {}
+    for ref in model.opened.tensors.values():
+        sizes[ref.encoding.name] = sizes.get(ref.encoding.name, 0) + ref.nbytes
+    return max(sizes, key=lambda name: sizes[name])
+
+
+def _number(model: Model, encodings: Mapping[str, Encoding]) -> int:
+    from hubclient.formats.gguf.recipes import file_type_of
+
+    stated = model.opened.metadata.get("general.file_type")
+    if stated is not None and isinstance(stated.value, int):
+        return stated.value
+    sizes: dict[str, int] = {}
+    for encoding in encodings.values():
+        sizes[encoding.name] = sizes.get(encoding.name, 0) + 1
+    return file_type_of(max(sizes, key=lambda name: sizes[name]))
