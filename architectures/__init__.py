@@ -17,26 +17,11 @@ from hubclient.architectures.language.declaration import (
     rows_per_column,
     says,
 )
+from hubclient.architectures.language.entries import Fixed, Flags, Following, Multiple, Share
 from hubclient.architectures.language.expressions import Expr, by_value, less, product, ratio, rounded_up, total
 from hubclient.architectures.language.layouts import Layout
 from hubclient.architectures.language.longrope import LongRopeFactors, LongRopeScale
-from hubclient.architectures.language.pairs import (
-    Entry,
-    Fixed,
-    Flags,
-    Following,
-    Multiple,
-    Pair,
-    Pairs,
-    Share,
-    boolean,
-    code,
-    f32,
-    labels,
-    numbers,
-    text,
-    u32,
-)
+from hubclient.architectures.language.pairs import Entry, Pair, Pairs, boolean, code, f32, labels, numbers, text, u32
 from hubclient.architectures.language.primitives import (
     concat,
     misread,
@@ -52,6 +37,7 @@ from hubclient.architectures.language.primitives import (
 )
 from hubclient.architectures.language.rotary import ROPE, Llama3Factors, Sections, rope_settings
 from hubclient.architectures.language.schedules import Alternating, Kinds, every, listed, offset_of, others, period_of
+from hubclient.architectures.language.sizes import alike, with_biases
 from hubclient.architectures.language.tables import biased, block, either, optional, stored_as
 from hubclient.architectures.language.transforms import Transform, each, identity
 
@@ -79,6 +65,7 @@ __all__ = [
     "Share",
     "Transform",
     "absent",
+    "alike",
     "all_of",
     "biased",
     "block",
@@ -123,4 +110,5 @@ __all__ = [
     "transpose",
     "u32",
     "ungroup",
+    "with_biases",
 ]

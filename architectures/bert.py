@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture, Fixed, Layout, Placement, all_of, block, columns_of, f32, labels, present, rows_of, says, u32,
+    Architecture, Fixed, Layout, Placement, alike, all_of, biased, block, columns_of, f32, labels, present, rows_of, says, u32,
+    with_biases,
 )  # fmt: skip
 from hubclient.architectures.qwen2 import POOLING
 
@@ -14,20 +15,16 @@ EMBEDDINGS = {
     "embeddings.LayerNorm.weight": "token_embd_norm.weight",
     "embeddings.LayerNorm.bias": "token_embd_norm.bias",
 }
-BLOCK = {
-    f"{hf}.{part}": f"{gguf}.{part}"
-    for hf, gguf in {
-        "attention.self.query": "attn_q",
-        "attention.self.key": "attn_k",
-        "attention.self.value": "attn_v",
-        "attention.output.dense": "attn_output",
-        "attention.output.LayerNorm": "attn_output_norm",
-        "intermediate.dense": "ffn_up",
-        "output.dense": "ffn_down",
-        "output.LayerNorm": "layer_output_norm",
-    }.items()
-    for part in ("weight", "bias")
-}
+BLOCK = biased({
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+})  # fmt: skip
 ENCODER = ({f"bert.{hf}": gguf for hf, gguf in EMBEDDINGS.items()}, block("bert.encoder.layer.{i}", "blk.{i}", BLOCK))
 POSITION_IDS = ("bert.embeddings.position_ids",)
 POOLER = ("bert.pooler.dense.weight", "bert.pooler.dense.bias")
@@ -58,15 +55,17 @@ SIZES = (
     u32("type_vocab_size", "tokenizer.ggml.token_type_count"),
 )
 LABELS = labels("id2label", "classifier.output_labels")
-SHAPES = {
+LAYER = "encoder.layer.{i}"
+SHAPES = with_biases({
     "embeddings.word_embeddings.weight": ("vocab_size", "hidden_size"),
     "embeddings.position_embeddings.weight": ("max_position_embeddings", "hidden_size"),
     "embeddings.token_type_embeddings.weight": ("type_vocab_size", "hidden_size"),
-    **{f"encoder.layer.{{i}}.attention.self.{x}.weight": ("hidden_size", "hidden_size") for x in ("query", "key", "value")},
-    "encoder.layer.{i}.attention.output.dense.weight": ("hidden_size", "hidden_size"),
-    "encoder.layer.{i}.intermediate.dense.weight": ("intermediate_size", "hidden_size"),
-    "encoder.layer.{i}.output.dense.weight": ("hidden_size", "intermediate_size"),
-}
+    **{f"{LAYER}.attention.self.{x}.weight": ("hidden_size", "hidden_size") for x in ("query", "key", "value")},
+    **alike((f"{LAYER}.attention.output.dense", "pooler.dense"), "hidden_size", "hidden_size"),
+    f"{LAYER}.intermediate.dense.weight": ("intermediate_size", "hidden_size"),
+    f"{LAYER}.output.dense.weight": ("hidden_size", "intermediate_size"),
+    **alike((f"{where}.LayerNorm" for where in ("embeddings", f"{LAYER}.attention.output", f"{LAYER}.output")), "hidden_size"),
+})  # fmt: skip
 
 BERT = Architecture(
     name="bert",

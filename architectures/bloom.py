@@ -6,8 +6,8 @@ Sources: Transformers `modeling_bloom`; llama.cpp `conversion/bloom.py`, `models
 from collections.abc import Mapping
 
 from hubclient.architectures import (
-    Architecture, Expr, Fact, Following, Layout, Placement, absent, biased, block, columns_of, f32, optional, product, ratio,
-    rows_of, u32, ungroup,
+    Architecture, Expr, Fact, Following, Layout, Placement, absent, alike, biased, block, columns_of, f32, optional, product,
+    ratio, rows_of, u32, ungroup, with_biases,
 )  # fmt: skip
 
 SIZE, FEED = ratio("hidden_size", "n_head"), product(4, "hidden_size")
@@ -29,11 +29,14 @@ TIED: Mapping[str, Fact] = {
     "vocab_size": rows_of("transformer.word_embeddings.weight"),
     "hidden_size": columns_of("transformer.word_embeddings.weight"),
 }
-SHAPES: Mapping[str, tuple[Expr, ...]] = {
+H = "transformer.h.{i}"
+SHAPES: Mapping[str, tuple[Expr, ...]] = with_biases({
     "transformer.word_embeddings.weight": ("vocab_size", "hidden_size"),
     "lm_head.weight": ("vocab_size", "hidden_size"),
-    "transformer.h.{i}.self_attention.dense.weight": ("hidden_size", "hidden_size"),
-}
+    f"{H}.self_attention.dense.weight": ("hidden_size", "hidden_size"),
+    **alike(("transformer.word_embeddings_layernorm", "transformer.ln_f"), "hidden_size"),
+    **alike((f"{H}.{name}" for name in ("input_layernorm", "post_attention_layernorm", "ln_attn", "ln_mlp")), "hidden_size"),
+})  # fmt: skip
 PLACEMENT = Placement(
     "transformer.h.{i}",
     ("transformer.word_embeddings", "transformer.word_embeddings_layernorm"),
@@ -56,12 +59,10 @@ BLOOM = Architecture(
     },
     layouts={"gguf": Layout.of(ENDS, block("transformer.h.{i}", "blk.{i}", BLOCK))},
     implied=TIED,
-    shapes={
-        **SHAPES, "transformer.h.{i}.self_attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
-        "transformer.h.{i}.self_attention.query_key_value.bias": (product(3, "hidden_size"),),
-        "transformer.h.{i}.mlp.dense_h_to_4h.weight": (FEED, "hidden_size"),
-        "transformer.h.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", FEED),
-    },
+    shapes=with_biases({
+        **SHAPES, f"{H}.self_attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
+        f"{H}.mlp.dense_h_to_4h.weight": (FEED, "hidden_size"), f"{H}.mlp.dense_4h_to_h.weight": ("hidden_size", FEED),
+    }),
     assumed={"apply_residual_connection_post_layernorm": (False, None)},
     aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
     placement=PLACEMENT,

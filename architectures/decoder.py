@@ -16,6 +16,7 @@ from hubclient.architectures import (
     product,
     rows_of,
     u32,
+    with_biases,
 )
 
 COUNTS: Pairs = (
@@ -62,31 +63,24 @@ SIZES: Mapping[str, Fact] = {
 TIED: Mapping[str, Fact] = {"tie_word_embeddings": absent("lm_head.weight"), **SIZES}
 BIASED: Mapping[str, Fact] = {"attention_bias": present("model.layers.0.self_attn.q_proj.bias")}
 
-HIDDEN, FEED = ("hidden_size",), ("intermediate_size",)
+HIDDEN = ("hidden_size",)
 Q, KV = product("num_attention_heads", "head_dim"), product("num_key_value_heads", "head_dim")
-ENDS_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+ENDS_SHAPES: Mapping[str, tuple[Expr, ...]] = with_biases({
     "model.embed_tokens.weight": ("vocab_size", "hidden_size"),
     "lm_head.weight": ("vocab_size", "hidden_size"),
     "model.norm.weight": HIDDEN,
-}
-BLOCK_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+})  # fmt: skip
+BLOCK_SHAPES: Mapping[str, tuple[Expr, ...]] = with_biases({
     "model.layers.{i}.input_layernorm.weight": HIDDEN,
     "model.layers.{i}.post_attention_layernorm.weight": HIDDEN,
     "model.layers.{i}.self_attn.q_proj.weight": (Q, "hidden_size"),
     "model.layers.{i}.self_attn.k_proj.weight": (KV, "hidden_size"),
     "model.layers.{i}.self_attn.v_proj.weight": (KV, "hidden_size"),
     "model.layers.{i}.self_attn.o_proj.weight": ("hidden_size", Q),
-    "model.layers.{i}.self_attn.q_proj.bias": (Q,),
-    "model.layers.{i}.self_attn.k_proj.bias": (KV,),
-    "model.layers.{i}.self_attn.v_proj.bias": (KV,),
-    "model.layers.{i}.self_attn.o_proj.bias": HIDDEN,
     "model.layers.{i}.mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
     "model.layers.{i}.mlp.up_proj.weight": ("intermediate_size", "hidden_size"),
     "model.layers.{i}.mlp.down_proj.weight": ("hidden_size", "intermediate_size"),
-    "model.layers.{i}.mlp.gate_proj.bias": FEED,
-    "model.layers.{i}.mlp.up_proj.bias": FEED,
-    "model.layers.{i}.mlp.down_proj.bias": HIDDEN,
-}
+})  # fmt: skip
 SHAPES = {**ENDS_SHAPES, **BLOCK_SHAPES}
 
 ROPE_TYPES = ("default", "linear", "yarn", None)

@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture, Fixed, Layout, Placement, absent, all_of, block, columns_of, misread, present, rows_of, u32,
+    Architecture, Fixed, Layout, Placement, absent, alike, all_of, biased, block, columns_of, misread, present, rows_of, u32,
+    with_biases,
 )  # fmt: skip
 from hubclient.architectures.bert import ENCODING, LABELS
 
@@ -13,20 +14,16 @@ EMBEDDINGS = {
     "distilbert.embeddings.LayerNorm.weight": "token_embd_norm.weight",
     "distilbert.embeddings.LayerNorm.bias": "token_embd_norm.bias",
 }
-BLOCK = {
-    f"{hf}.{part}": f"{gguf}.{part}"
-    for hf, gguf in {
-        "attention.q_lin": "attn_q",
-        "attention.k_lin": "attn_k",
-        "attention.v_lin": "attn_v",
-        "attention.out_lin": "attn_output",
-        "sa_layer_norm": "attn_output_norm",
-        "ffn.lin1": "ffn_up",
-        "ffn.lin2": "ffn_down",
-        "output_layer_norm": "layer_output_norm",
-    }.items()
-    for part in ("weight", "bias")
-}
+BLOCK = biased({
+    "attention.q_lin": "attn_q",
+    "attention.k_lin": "attn_k",
+    "attention.v_lin": "attn_v",
+    "attention.out_lin": "attn_output",
+    "sa_layer_norm": "attn_output_norm",
+    "ffn.lin1": "ffn_up",
+    "ffn.lin2": "ffn_down",
+    "output_layer_norm": "layer_output_norm",
+})  # fmt: skip
 ENCODER = (EMBEDDINGS, block("distilbert.transformer.layer.{i}", "blk.{i}", BLOCK))
 HEAD = {
     "pre_classifier.weight": misread("llama.cpp applies tanh behind it where the model applies ReLU") >> "cls.weight",
@@ -35,7 +32,7 @@ HEAD = {
     "classifier.bias": "cls.output.bias",
 }
 MASKED = tuple(f"vocab_{name}.{part}" for name in ("transform", "layer_norm", "projector") for part in ("weight", "bias"))
-SQUARE = ("dim", "dim")
+LAYER = "distilbert.transformer.layer.{i}"
 
 DISTILBERT = Architecture(
     name="distilbert", hf=("DistilBertModel", "DistilBertForMaskedLM"), model_type="distilbert", prefix="distilbert.",
@@ -54,13 +51,13 @@ DISTILBERT = Architecture(
         "max_position_embeddings": rows_of("distilbert.embeddings.position_embeddings.weight"),
         "hidden_dim": rows_of("distilbert.transformer.layer.0.ffn.lin1.weight"),
     },
-    shapes={
+    shapes=with_biases({
         "distilbert.embeddings.word_embeddings.weight": ("vocab_size", "dim"),
         "distilbert.embeddings.position_embeddings.weight": ("max_position_embeddings", "dim"),
-        **{f"distilbert.transformer.layer.{{i}}.attention.{x}_lin.weight": SQUARE for x in ("q", "k", "v", "out")},
-        "distilbert.transformer.layer.{i}.ffn.lin1.weight": ("hidden_dim", "dim"),
-        "distilbert.transformer.layer.{i}.ffn.lin2.weight": ("dim", "hidden_dim"),
-    },
+        **alike((f"{LAYER}.attention.{x}_lin" for x in ("q", "k", "v", "out")), "dim", "dim"),
+        **alike(("distilbert.embeddings.LayerNorm", f"{LAYER}.sa_layer_norm", f"{LAYER}.output_layer_norm"), "dim"),
+        f"{LAYER}.ffn.lin1.weight": ("hidden_dim", "dim"), f"{LAYER}.ffn.lin2.weight": ("dim", "hidden_dim"),
+    }),
     assumed={"activation": ("gelu", None)},
     when=all_of(
         present("distilbert.embeddings.word_embeddings.weight"), absent("token_types.weight"), absent("cls.output.weight"),

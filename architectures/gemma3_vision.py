@@ -5,7 +5,7 @@ Source: Transformers `modeling_gemma3`, `modeling_siglip`; llama.cpp `conversion
 
 from dataclasses import replace
 
-from hubclient.architectures import Fixed, Layout, block, present
+from hubclient.architectures import Fixed, Layout, biased, block, present
 from hubclient.architectures.gemma2 import NORM
 from hubclient.architectures.gemma3 import GEMMA3
 from hubclient.architectures.language.imaging import Also, PooledTokens
@@ -14,12 +14,7 @@ from hubclient.architectures.vision import (
 )  # fmt: skip
 
 TEXT = GEMMA3.within("language_model", mlx="language_model")
-ENDS = {
-    **PATCHES,
-    "embeddings.patch_embedding.bias": "v.patch_embd.bias",
-    "post_layernorm.weight": "v.post_ln.weight",
-    "post_layernorm.bias": "v.post_ln.bias",
-}
+ENDS = (PATCHES, {"embeddings.patch_embedding.bias": "v.patch_embd.bias"}, biased({"post_layernorm": "v.post_ln"}))
 PROJECTOR = {
     "mm_input_projection_weight": "mm.input_projection.weight",
     "mm_soft_emb_norm.weight": NORM >> "mm.soft_emb_norm.weight",
@@ -29,7 +24,7 @@ HEAD = (
     "layernorm.bias", "layernorm.weight", "mlp.fc1.bias", "mlp.fc1.weight", "mlp.fc2.bias", "mlp.fc2.weight", "probe",
 )  # fmt: skip
 MMPROJ = Layout.of(
-    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
+    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", *ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
     name="clip", drop=(f"{CLIP}.embeddings.position_ids",),
     omit=tuple(f"{CLIP}.head.{part}" for part in HEAD),  # pools a whole image, which Gemma does not ask for
 )  # fmt: skip
@@ -54,17 +49,15 @@ GEMMA3_VISION = replace(
         "mmproj": MMPROJ,
     },
     implied={**TEXT.implied, "vision_config.vision_use_head": present(f"{CLIP}.head.probe")},
-    shapes={**TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.mm_input_projection_weight": (WIDTH, "hidden_size")},
+    shapes={
+        **TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.mm_input_projection_weight": (WIDTH, "hidden_size"),
+        "multi_modal_projector.mm_soft_emb_norm.weight": (WIDTH,),
+    },
     projector_assumed={
         "vision_config.model_type": ("siglip_vision_model", None), "vision_config.hidden_act": ("gelu_pytorch_tanh", "gelu"),
     },
     look_alike="gemma3",
-    placement=replace(
-        TEXT.placement, block="language_model.model.layers.{i}",
-        first=("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
-        last=("language_model.model.norm", "language_model.lm_head"),
-        tied={"language_model.lm_head": "language_model.model.embed_tokens"},
-    ),
+    placement=replace(TEXT.placement, first=("vision_tower", "multi_modal_projector", *TEXT.placement.first)),
 )  # fmt: skip
 
 ARCHITECTURES = (GEMMA3_VISION,)

@@ -1,7 +1,7 @@
 """GPT-2: learned positions, fused qkv, Conv1D weights stored (in, out). Source: Transformers `modeling_gpt2`."""
 
 from hubclient.architectures import (
-    Architecture, Layout, Placement, absent, block, columns_of, f32, optional, product, rows_of, transpose, u32,
+    Architecture, Layout, Placement, absent, alike, block, columns_of, f32, optional, product, rows_of, transpose, u32, with_biases,
 )  # fmt: skip
 
 ENDS = {
@@ -55,12 +55,13 @@ GPT2 = Architecture(
         "n_embd": columns_of("transformer.wte.weight"), "n_positions": rows_of("transformer.wpe.weight"),
         "n_inner": columns_of("transformer.h.0.mlp.c_fc.weight"),
     },
-    shapes={
+    shapes=with_biases({
         "transformer.wte.weight": ("vocab_size", "n_embd"), "transformer.wpe.weight": ("n_positions", "n_embd"),
-        "transformer.h.{i}.ln_1.weight": ("n_embd",), "transformer.h.{i}.attn.c_attn.weight": ("n_embd", product(3, "n_embd")),
+        **alike(("transformer.h.{i}.ln_1", "transformer.h.{i}.ln_2", "transformer.ln_f"), "n_embd"),
+        "transformer.h.{i}.attn.c_attn.weight": ("n_embd", product(3, "n_embd")),
         "transformer.h.{i}.attn.c_proj.weight": ("n_embd", "n_embd"), "transformer.h.{i}.mlp.c_fc.weight": ("n_embd", "n_inner"),
         "transformer.h.{i}.mlp.c_proj.weight": ("n_inner", "n_embd"),
-    },
+    }, out=-1),
     assumed={
         "activation_function": ("gelu_new", None), "scale_attn_weights": (True, None),
         "scale_attn_by_inverse_layer_idx": (False, None),

@@ -4,8 +4,8 @@ Sources: Transformers `modeling_gpt_neox`; llama.cpp `conversion/gptneox.py`, `m
 """
 
 from hubclient.architectures import (
-    Architecture, Layout, Placement, Share, biased, block, boolean, columns_of, f32, optional, present, product, ratio, rows_of,
-    u32, ungroup,
+    Architecture, Layout, Placement, Share, alike, biased, block, boolean, columns_of, f32, optional, present, product, ratio,
+    rows_of, u32, ungroup, with_biases,
 )  # fmt: skip
 from hubclient.architectures.decoder import ROPE_TYPES, SCALING
 
@@ -57,13 +57,15 @@ GPT_NEOX = Architecture(
         "hidden_size": columns_of("gpt_neox.embed_in.weight"),
         "intermediate_size": rows_of("gpt_neox.layers.0.mlp.dense_h_to_4h.weight"),
     },
-    shapes={
+    shapes=with_biases({
         "gpt_neox.embed_in.weight": ("vocab_size", "hidden_size"), "embed_out.weight": ("vocab_size", "hidden_size"),
         "gpt_neox.layers.{i}.attention.query_key_value.weight": (product(3, "hidden_size"), "hidden_size"),
         "gpt_neox.layers.{i}.attention.dense.weight": ("hidden_size", "hidden_size"),
         "gpt_neox.layers.{i}.mlp.dense_h_to_4h.weight": ("intermediate_size", "hidden_size"),
         "gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight": ("hidden_size", "intermediate_size"),
-    },
+        "gpt_neox.final_layer_norm.weight": ("hidden_size",),
+        **alike((f"gpt_neox.layers.{{i}}.{name}_layernorm" for name in ("input", "post_attention")), "hidden_size"),
+    }),
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("gelu", None), "tie_word_embeddings": (False, None)},
     tokenizer={"tokenizer_class": {"gpt-2": "GPTNeoXTokenizer", "olmo": "GPTNeoXTokenizer"}},
     aliases={"rope_parameters.partial_rotary_factor": "rotary_pct", "rope_parameters.rope_theta": "rotary_emb_base"},

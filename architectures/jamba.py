@@ -1,8 +1,8 @@
 """Jamba: one attention block among several Mamba ones, experts in every other block. Source: Transformers `modeling_jamba`."""
 
 from hubclient.architectures import (
-    Alternating, Architecture, Layout, Multiple, Placement, absent, block, columns_of, either, every, f32, offset_of, optional,
-    others, period_of, product, ratio, rounded_up, rows_of, stack, total, u32,
+    Alternating, Architecture, Layout, Multiple, Placement, absent, alike, block, columns_of, either, every, f32, offset_of,
+    optional, others, period_of, product, ratio, rounded_up, rows_of, stack, total, u32, with_biases,
 )  # fmt: skip
 from hubclient.architectures.decoder import ATTENTION, FIRST, MLP, SHAPES
 from hubclient.architectures.mamba import CHANNELS_LAST, MIXER
@@ -70,7 +70,7 @@ JAMBA = Architecture(
         "hidden_size": columns_of("model.embed_tokens.weight"), "expert_layer_period": period_of(ROUTER),
         "expert_layer_offset": offset_of(ROUTER),
     },
-    shapes={
+    shapes=with_biases({
         **{
             name.replace("mlp.", "feed_forward.").replace("model.norm", "model.final_layernorm"): sizes
             for name, sizes in SHAPES.items()
@@ -83,8 +83,10 @@ JAMBA = Architecture(
         f"{BLOCK}.mamba.conv1d.weight": (INNER, 1, "mamba_d_conv"),
         f"{BLOCK}.mamba.x_proj.weight": (total("mamba_dt_rank", product(2, "mamba_d_state")), INNER),
         f"{BLOCK}.mamba.dt_proj.weight": (INNER, "mamba_dt_rank"), f"{BLOCK}.mamba.A_log": (INNER, "mamba_d_state"),
-        f"{BLOCK}.mamba.out_proj.weight": ("hidden_size", INNER),
-    },
+        f"{BLOCK}.mamba.out_proj.weight": ("hidden_size", INNER), f"{BLOCK}.mamba.D": (INNER,),
+        **alike((f"{BLOCK}.mamba.b_layernorm", f"{BLOCK}.mamba.c_layernorm"), "mamba_d_state"),
+        f"{BLOCK}.mamba.dt_layernorm.weight": ("mamba_dt_rank",), f"{BLOCK}.pre_ff_layernorm.weight": ("hidden_size",),
+    }),
     assumed={"mamba_expand": (2,), "hidden_act": ("silu", None), "head_dim": ratio("hidden_size", "num_attention_heads")},
     placement=Placement(
         BLOCK, FIRST, ("model.final_layernorm", "lm_head"), {"lm_head": "model.embed_tokens"},

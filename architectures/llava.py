@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Fixed, Layout, Placement, block
+from hubclient.architectures import Fixed, Layout, biased, block, with_biases
 from hubclient.architectures.language.imaging import Also, FeatureLayers
 from hubclient.architectures.llama import LLAMA
 from hubclient.architectures.vision import (
@@ -11,20 +11,10 @@ from hubclient.architectures.vision import (
 )  # fmt: skip
 
 TEXT = LLAMA.within("language_model", mlx="language_model")
-ENDS = {
-    **PATCHES,
-    "embeddings.class_embedding": "v.class_embd",
-    "pre_layrnorm.weight": "v.pre_ln.weight",
-    "pre_layrnorm.bias": "v.pre_ln.bias",
-}
-PROJECTOR = {
-    "linear_1.weight": "mm.0.weight",
-    "linear_1.bias": "mm.0.bias",
-    "linear_2.weight": "mm.2.weight",
-    "linear_2.bias": "mm.2.bias",
-}
+ENDS = (PATCHES, {"embeddings.class_embedding": "v.class_embd"}, biased({"pre_layrnorm": "v.pre_ln"}))
+PROJECTOR = biased({"linear_1": "mm.0", "linear_2": "mm.2"})
 MMPROJ = Layout.of(
-    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
+    block("multi_modal_projector", "", PROJECTOR), block(CLIP, "", *ENDS), block(CLIP_BLOCKS, "v.blk.{v}", CLIP_BLOCK),
     name="clip", drop=(f"{CLIP}.embeddings.position_ids",),
     omit=(f"{CLIP}.post_layernorm.weight", f"{CLIP}.post_layernorm.bias"),  # LLaVA leaves it out, llama.cpp would apply it
 )  # fmt: skip
@@ -43,21 +33,17 @@ LLAVA = replace(
         "gguf": replace(TEXT.layouts["gguf"], name="llama"), "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="llava"),
         "mmproj": MMPROJ,
     },
-    shapes={
+    shapes=with_biases({
         **TEXT.shapes, **CLIP_SHAPES, "multi_modal_projector.linear_1.weight": ("hidden_size", WIDTH),
         "multi_modal_projector.linear_2.weight": ("hidden_size", "hidden_size"),
-    },
+    }),
     projector_assumed={
         "vision_config.model_type": ("clip_vision_model", None),
         "vision_config.hidden_act": ("quick_gelu", "gelu", "gelu_pytorch_tanh", "silu"),
         "vision_feature_select_strategy": ("default", None), "projector_hidden_act": ("gelu", None),
     },
     look_alike="llama",
-    placement=Placement(
-        "language_model.model.layers.{i}", ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
-        ("language_model.model.norm", "language_model.lm_head"), {"language_model.lm_head": "language_model.model.embed_tokens"},
-        kv_elements=TEXT.placement.kv_elements,
-    ),
+    placement=replace(TEXT.placement, first=("vision_tower", "multi_modal_projector", *TEXT.placement.first)),
 )  # fmt: skip
 
 ARCHITECTURES = (LLAVA,)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from hubclient.architectures import (
     Architecture, Expr, Fact, Fixed, Layout, Placement, absent, block, columns_of, f32, negative_exp, optional, present, product,
-    ratio, rounded_up, rows_of, squeeze, total, u32,
+    ratio, rounded_up, rows_of, squeeze, total, u32, with_biases,
 )  # fmt: skip
 
 ENDS = {
@@ -73,13 +73,13 @@ MAMBA = Architecture(
         ),
     },
     implied=SIZES,
-    shapes={
+    shapes=with_biases({
         **SHAPES, "backbone.layers.{i}.mixer.in_proj.weight": (product(2, INNER), "hidden_size"),
-        "backbone.layers.{i}.mixer.conv1d.weight": (INNER, 1, "conv_kernel"), "backbone.layers.{i}.mixer.conv1d.bias": (INNER,),
+        "backbone.layers.{i}.mixer.conv1d.weight": (INNER, 1, "conv_kernel"),
         "backbone.layers.{i}.mixer.x_proj.weight": (total("time_step_rank", product(2, "state_size")), INNER),
-        "backbone.layers.{i}.mixer.dt_proj.weight": (INNER, "time_step_rank"), "backbone.layers.{i}.mixer.dt_proj.bias": (INNER,),
+        "backbone.layers.{i}.mixer.dt_proj.weight": (INNER, "time_step_rank"),
         "backbone.layers.{i}.mixer.A_log": (INNER, "state_size"), "backbone.layers.{i}.mixer.D": (INNER,),
-    },
+    }),
     assumed={"expand": (2,), "hidden_act": ("silu", None)},
     placement=Placement(
         "backbone.layers.{i}", ("backbone.embeddings",), ("backbone.norm_f", "lm_head"), {"lm_head": "backbone.embeddings"},

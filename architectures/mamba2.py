@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import Architecture, Layout, block, f32, negative_exp, product, ratio, reshape, squeeze, total, u32
+from hubclient.architectures import (
+    Architecture, Layout, block, f32, negative_exp, product, ratio, reshape, squeeze, total, u32, with_biases,
+)  # fmt: skip
 from hubclient.architectures.mamba import CHANNELS_LAST, ENDS, INNER, MAMBA, SHAPES, SIZES, UNUSED
 
 COLUMN = ~squeeze(-1)
@@ -44,13 +46,13 @@ MAMBA2: Architecture = replace(
         ),
     },
     implied=SIZES,
-    shapes={
+    shapes=with_biases({
         **SHAPES, "backbone.layers.{i}.mixer.in_proj.weight": (total(total(INNER, CONVOLVED), "num_heads"), "hidden_size"),
         "backbone.layers.{i}.mixer.conv1d.weight": (CONVOLVED, 1, "conv_kernel"),
-        "backbone.layers.{i}.mixer.conv1d.bias": (CONVOLVED,), "backbone.layers.{i}.mixer.dt_bias": ("num_heads",),
+        "backbone.layers.{i}.mixer.dt_bias": ("num_heads",),
         "backbone.layers.{i}.mixer.A_log": ("num_heads",), "backbone.layers.{i}.mixer.D": ("num_heads",),
         "backbone.layers.{i}.mixer.norm.weight": (INNER,),
-    },
+    }),
     assumed={"hidden_act": ("silu", None), "head_dim": ratio(INNER, "num_heads")},
     placement=replace(MAMBA.placement, state_elements=total(product(INNER, "state_size"), product(CONVOLVED, "conv_kernel"))),
 )  # fmt: skip

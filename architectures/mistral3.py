@@ -5,13 +5,13 @@ Source: Transformers `modeling_mistral3`, `modeling_pixtral`; llama.cpp `convers
 
 from dataclasses import replace
 
-from hubclient.architectures import Fixed, Layout, Placement, block, optional, present, product, rope, u32
+from hubclient.architectures import Fixed, Layout, alike, block, optional, present, product, rope, u32, with_biases
 from hubclient.architectures.language.imaging import Also
 from hubclient.architectures.llama import MISTRAL
 from hubclient.architectures.vision import ACTIVATION, FEED, PATCH, SIZES, TOWER, VISION, WIDTH
 
 TEXT = MISTRAL.within("language_model", mlx="language_model")
-HEADS = rope("vision_config.num_attention_heads")
+TOWER_BLOCKS, HEADS = "vision_tower.transformer.layers.{v}", rope("vision_config.num_attention_heads")
 BLOCK = {
     "attention.q_proj.weight": HEADS >> "attn_q.weight",
     "attention.k_proj.weight": HEADS >> "attn_k.weight",
@@ -34,7 +34,7 @@ PROJECTOR = {
 MMPROJ = Layout.of(
     block("multi_modal_projector", "", PROJECTOR),
     block("vision_tower", "", {"patch_conv.weight": "v.patch_embd.weight", "ln_pre.weight": "v.pre_ln.weight"}),
-    block("vision_tower.transformer.layers.{v}", "v.blk.{v}", BLOCK),
+    block(TOWER_BLOCKS, "v.blk.{v}", BLOCK),
     name="clip", drop=("v.token_embd.img_break",),
 )  # fmt: skip
 MERGED = product("spatial_merge_size", "spatial_merge_size")
@@ -65,25 +65,24 @@ MISTRAL3 = replace(
         "mlx": replace(TEXT.layouts["mlx"].leaving(MMPROJ), name="mistral3"), "mmproj": MMPROJ,
     },
     implied={**TEXT.implied, "multimodal_projector_bias": present("multi_modal_projector.linear_1.bias")},
-    shapes={
+    shapes=with_biases({
         **TEXT.shapes, "vision_tower.patch_conv.weight": (WIDTH, "vision_config.num_channels", PATCH, PATCH),
-        "vision_tower.transformer.layers.{v}.feed_forward.gate_proj.weight": (FEED, WIDTH),
-        "vision_tower.transformer.layers.{v}.feed_forward.down_proj.weight": (WIDTH, FEED),
+        **alike((f"{TOWER_BLOCKS}.attention.{x}_proj" for x in "qkvo"), WIDTH, WIDTH),
+        **alike((f"{TOWER_BLOCKS}.feed_forward.gate_proj", f"{TOWER_BLOCKS}.feed_forward.up_proj"), FEED, WIDTH),
+        f"{TOWER_BLOCKS}.feed_forward.down_proj.weight": (WIDTH, FEED),
+        **alike((f"{TOWER_BLOCKS}.attention_norm", f"{TOWER_BLOCKS}.ffn_norm"), WIDTH),
+        **alike(("vision_tower.ln_pre", "multi_modal_projector.norm"), WIDTH),
         "multi_modal_projector.patch_merger.merging_layer.weight": (WIDTH, product(MERGED, WIDTH)),
         "multi_modal_projector.linear_1.weight": ("hidden_size", WIDTH),
         "multi_modal_projector.linear_2.weight": ("hidden_size", "hidden_size"),
-    },
+    }),
     projector_assumed={
         "vision_config.model_type": ("pixtral", None), "vision_config.hidden_act": ("gelu", "silu"),
         "vision_config.rope_theta": (10000.0, None), "vision_config.rope_parameters.rope_theta": (10000.0, None),
         "vision_feature_layer": (-1, None), "projector_hidden_act": ("gelu", None),
     },
     look_alike=None,
-    placement=Placement(
-        "language_model.model.layers.{i}", ("vision_tower", "multi_modal_projector", "language_model.model.embed_tokens"),
-        ("language_model.model.norm", "language_model.lm_head"), {"language_model.lm_head": "language_model.model.embed_tokens"},
-        kv_elements=TEXT.placement.kv_elements,
-    ),
+    placement=replace(TEXT.placement, first=("vision_tower", "multi_modal_projector", *TEXT.placement.first)),
 )  # fmt: skip
 
 ARCHITECTURES = (MISTRAL3,)

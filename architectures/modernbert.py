@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from hubclient.architectures import (
-    Architecture, Fixed, Layout, Placement, block, code, columns_of, f32, optional, present, product, rows_of, text, u32,
+    Architecture, Fixed, Layout, Placement, alike, block, code, columns_of, f32, optional, present, product, rows_of, text, u32,
+    with_biases,
 )  # fmt: skip
 from hubclient.architectures.bert import ENCODING, LABELS
 from hubclient.architectures.language.periods import FirstOf
@@ -64,13 +65,15 @@ MODERNBERT = Architecture(
         "hidden_size": columns_of("model.embeddings.tok_embeddings.weight"),
         "intermediate_size": columns_of("model.layers.0.mlp.Wo.weight"),
     },
-    shapes={
+    shapes=with_biases({
         "model.embeddings.tok_embeddings.weight": ("vocab_size", "hidden_size"),
         "model.layers.{i}.attn.Wqkv.weight": (product(3, "hidden_size"), "hidden_size"),
         "model.layers.{i}.attn.Wo.weight": ("hidden_size", "hidden_size"),
         "model.layers.{i}.mlp.Wi.weight": (product(2, "intermediate_size"), "hidden_size"),
-        "model.layers.{i}.mlp.Wo.weight": ("hidden_size", "intermediate_size"),
-    },
+        "model.layers.{i}.mlp.Wo.weight": ("hidden_size", "intermediate_size"), "head.dense.weight": ("hidden_size", "hidden_size"),
+        **alike(("model.embeddings.norm", "model.final_norm", "head.norm"), "hidden_size"),
+        **alike(("model.layers.{i}.attn_norm", "model.layers.{i}.mlp_norm"), "hidden_size"),
+    }),
     assumed={
         "hidden_activation": ("gelu", "silu"), "classifier_activation": ("gelu", None), "rope_scaling": (None,),
         "rope_parameters.full_attention.rope_type": ("default",), "rope_parameters.sliding_attention.rope_type": ("default",),

@@ -6,7 +6,7 @@ Source: Transformers `modeling_qwen2_vl`; llama.cpp `conversion/qwenvl.py`.
 from dataclasses import replace
 
 from hubclient.architectures import (
-    ROPE, Fixed, Layout, Placement, Sections, block, concat, each, product, reshape, rows_per_column, u32, ungroup,
+    ROPE, Fixed, Layout, Sections, alike, biased, block, concat, each, product, reshape, rows_per_column, u32, ungroup, with_biases,
 )  # fmt: skip
 from hubclient.architectures.decoder import CONFIG
 from hubclient.architectures.language.imaging import Also
@@ -25,16 +25,11 @@ FRAMES = (
     >> each(FRAME, FRAME)
 )
 QKV = ~concat(WIDTH, WIDTH, WIDTH)
-BLOCK = {f"attn.qkv.{part}": QKV >> (f"attn_q.{part}", f"attn_k.{part}", f"attn_v.{part}") for part in ("weight", "bias")} | {
-    f"{hf}.{part}": f"{gguf}.{part}"
-    for hf, gguf in {"attn.proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down", "norm1": "ln1", "norm2": "ln2"}.items()
-    for part in ("weight", "bias")
-}
-MERGER = {
-    f"{hf}.{part}": f"{gguf}.{part}"
-    for hf, gguf in {"ln_q": "v.post_ln", "mlp.0": "mm.0", "mlp.2": "mm.2"}.items()
-    for part in ("weight", "bias")
-}
+BLOCK = biased({
+    "attn.qkv": QKV >> ("attn_q", "attn_k", "attn_v"), "attn.proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down",
+    "norm1": "ln1", "norm2": "ln2",
+})  # fmt: skip
+MERGER = biased({"ln_q": "v.post_ln", "mlp.0": "mm.0", "mlp.2": "mm.2"})
 MMPROJ = Layout.of(
     {"visual.patch_embed.proj.weight": FRAMES >> ("v.patch_embd.weight", "v.patch_embd.weight.1")},
     block("visual.merger", "", MERGER), block("visual.blocks.{v}", "v.blk.{v}", BLOCK), name="clip",
@@ -67,18 +62,18 @@ QWEN2_VL = replace(
         "hidden_act": ("silu", None),
     },
     implied={**TEXT.implied, "vision_config.mlp_ratio": rows_per_column("visual.blocks.0.mlp.fc1.weight")},
-    shapes={
+    shapes=with_biases({
         **TEXT.shapes, "visual.patch_embed.proj.weight": (WIDTH, COLOURS, 2, PATCH, PATCH),
+        "visual.blocks.{v}.attn.qkv.weight": (product(3, WIDTH), WIDTH), "visual.blocks.{v}.attn.proj.weight": (WIDTH, WIDTH),
+        **alike(("visual.blocks.{v}.norm1", "visual.blocks.{v}.norm2", "visual.merger.ln_q"), WIDTH),
+        "visual.blocks.{v}.mlp.fc2.bias": (WIDTH,), "visual.merger.mlp.0.weight": (product(4, WIDTH), product(4, WIDTH)),
         "visual.merger.mlp.2.weight": ("hidden_size", product(4, WIDTH)),
-    },
+    }),
     projector_assumed={
         "vision_config.temporal_patch_size": (2, None), "vision_config.spatial_merge_size": (2, None),
         "vision_config.hidden_act": ("quick_gelu", None),
     },
-    placement=Placement(
-        "model.layers.{i}", ("visual", "model.embed_tokens"), ("model.norm", "lm_head"), {"lm_head": "model.embed_tokens"},
-        kv_elements=TEXT.placement.kv_elements,
-    ),
+    placement=replace(TEXT.placement, first=("visual", *TEXT.placement.first)),
 )  # fmt: skip
 
 ARCHITECTURES = (QWEN2_VL,)

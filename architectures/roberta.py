@@ -52,6 +52,7 @@ ROBERTA_CLASSIFIER = replace(
     ROBERTA, name="roberta-classifier", hf=("RobertaForSequenceClassification",), config=(*ROBERTA.config, LABELS),
     defaults={**ROBERTA.defaults, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}},
     layouts={"gguf": Layout.of(*ENCODER, HEAD, name="bert", drop=POSITION_IDS, omit=POOLER)},
+    shapes={**ROBERTA.shapes, "classifier.dense.weight": ("hidden_size", "hidden_size"), "classifier.dense.bias": ("hidden_size",)},
     when=all_of(says("tokenizer.ggml.model", "gpt2"), KINDS, present("classifier.out_proj.weight")),
 )  # fmt: skip
 

@@ -3,7 +3,20 @@
 Sources: Transformers `modeling_stablelm`; llama.cpp `conversion/stablelm.py`, `models/stablelm.cpp`.
 """
 
-from hubclient.architectures import Architecture, Layout, Share, biased, block, boolean, f32, optional, present, ratio, stack
+from hubclient.architectures import (
+    Architecture,
+    Layout,
+    Share,
+    alike,
+    biased,
+    block,
+    boolean,
+    f32,
+    optional,
+    present,
+    ratio,
+    stack,
+)
 from hubclient.architectures.decoder import (
     ATTENTION, COUNTS, ENDS, INV_FREQ, MLP, PLACEMENT, ROPE_TYPES, SHAPES, TIED, UNUSUAL_ROPE,
 )  # fmt: skip
@@ -38,7 +51,7 @@ STABLELM = Architecture(
         **TIED, "use_qkv_bias": present("model.layers.0.self_attn.q_proj.bias"),
         "qk_layernorm": present("model.layers.0.self_attn.q_layernorm.norms.0.weight"),
     },
-    shapes={**SHAPES, "model.layers.{i}.self_attn.q_layernorm.norms.{h}.weight": ("head_dim",)},
+    shapes=SHAPES | alike((f"model.layers.{{i}}.self_attn.{x}_layernorm.norms.{{h}}" for x in "qk"), "head_dim"),
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "hidden_act": ("silu", None), "tie_word_embeddings": (False,)},
     placement=PLACEMENT,
 )  # fmt: skip

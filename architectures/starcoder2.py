@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hubclient.architectures import ROPE, Architecture, Layout, biased, block, f32, optional, present, ratio, rows_of
+from hubclient.architectures import ROPE, Architecture, Layout, biased, block, f32, optional, present, ratio, rows_of, with_biases
 from hubclient.architectures.decoder import ATTENTION, COUNTS, ENDS, INV_FREQ, PLACEMENT, ROPE_TYPES, SHAPES, TIED
 from hubclient.architectures.qwen2 import BIASES
 from hubclient.architectures.qwen3 import OUTPUT_BIAS
@@ -32,10 +32,10 @@ STARCODER2 = Architecture(
         **TIED, "intermediate_size": rows_of("model.layers.0.mlp.c_fc.weight"),
         "use_bias": present("model.layers.0.self_attn.q_proj.bias"),
     },
-    shapes={
+    shapes=with_biases({
         **SHAPES, "model.layers.{i}.mlp.c_fc.weight": ("intermediate_size", "hidden_size"),
         "model.layers.{i}.mlp.c_proj.weight": ("hidden_size", "intermediate_size"),
-    },
+    }),
     assumed={"rope_parameters.rope_type": ROPE_TYPES, "sliding_window": (None,), "hidden_act": ("gelu_pytorch_tanh", None)},
     placement=replace(PLACEMENT, window="sliding_window"),
 )  # fmt: skip

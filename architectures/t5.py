@@ -6,7 +6,7 @@ The decoder's blocks are counted apart from the encoder's. Only the first block 
 from collections.abc import Mapping
 
 from hubclient.architectures import (
-    Architecture, Expr, Fact, Layout, Placement, absent, block, by_value, columns_of, either, f32, given, optional, present,
+    Architecture, Expr, Fact, Layout, Placement, absent, alike, block, by_value, columns_of, either, f32, given, optional, present,
     product, rows_of, u32,
 )  # fmt: skip
 
@@ -97,7 +97,10 @@ T5 = Architecture(
     defaults={**DEFAULTS, "scale_decoder_outputs": by_value("tie_word_embeddings", {False: False}, True)},
     layouts={"gguf": Layout.of(ENCODER, DECODER, *FIRST_BLOCKS, name="t5", drop=COPIES)},
     implied={**IMPLIED, "scale_decoder_outputs": absent("encoder.block.0.layer.1.DenseReluDense.wi_0.weight")},  # not in v1.1
-    shapes={**dict.fromkeys(["shared.weight", "lm_head.weight"], ("vocab_size", "d_model")), **SHAPES},
+    shapes={
+        **alike(("shared", "lm_head"), "vocab_size", "d_model"),
+        **alike(("encoder.final_layer_norm", "decoder.final_layer_norm"), "d_model"), **SHAPES,
+    },
     assumed={**READERS, "scale_decoder_outputs": (False,)},
     tokenizer={"tokenizer_class": {"default": "T5Tokenizer"}},
     placement=Placement(

@@ -5,7 +5,7 @@ Source: llama.cpp `tools/mtmd/clip.cpp` and `clip-impl.h`; Transformers `modelin
 
 from collections.abc import Mapping
 
-from hubclient.architectures import Expr, Fixed, Flags, Pairs, f32, numbers, u32
+from hubclient.architectures import Expr, Fixed, Flags, Pairs, alike, biased, f32, numbers, u32, with_biases
 
 VISION: Pairs = (
     Fixed("has_vision_encoder", "bool", value=True),
@@ -27,31 +27,30 @@ ACTIVATION = Flags("vision_config.hidden_act", {"gelu": "use_gelu", "gelu_pytorc
 TOWER: Mapping[str, Expr] = {"v": "vision_config.num_hidden_layers"}
 CLIP = "vision_tower.vision_model"
 CLIP_BLOCKS = f"{CLIP}.encoder.layers.{{v}}"
-CLIP_BLOCK = {
-    f"{hf}.{part}": f"{gguf}.{part}"
-    for hf, gguf in {
-        "layer_norm1": "ln1",
-        "layer_norm2": "ln2",
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.out_proj": "attn_out",
-        "mlp.fc1": "ffn_up",
-        "mlp.fc2": "ffn_down",
-    }.items()
-    for part in ("weight", "bias")
-}
+CLIP_BLOCK = biased({
+    "layer_norm1": "ln1",
+    "layer_norm2": "ln2",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.out_proj": "attn_out",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+})  # fmt: skip
 PATCHES = {
     "embeddings.patch_embedding.weight": "v.patch_embd.weight",
     "embeddings.position_embedding.weight": "v.position_embd.weight",
 }
 WIDTH, FEED, PATCH = "vision_config.hidden_size", "vision_config.intermediate_size", "vision_config.patch_size"
-CLIP_SHAPES: Mapping[str, tuple[Expr, ...]] = {
+CLIP_SHAPES: Mapping[str, tuple[Expr, ...]] = with_biases({
     f"{CLIP}.embeddings.patch_embedding.weight": (WIDTH, "vision_config.num_channels", PATCH, PATCH),
-    **{f"{CLIP_BLOCKS}.self_attn.{part}_proj.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "out")},
+    f"{CLIP}.embeddings.class_embedding": (WIDTH,),
+    **alike((f"{CLIP_BLOCKS}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")), WIDTH, WIDTH),
     f"{CLIP_BLOCKS}.mlp.fc1.weight": (FEED, WIDTH),
     f"{CLIP_BLOCKS}.mlp.fc2.weight": (WIDTH, FEED),
-}
+    **alike((f"{CLIP_BLOCKS}.layer_norm1", f"{CLIP_BLOCKS}.layer_norm2"), WIDTH),
+    **alike((f"{CLIP}.pre_layrnorm", f"{CLIP}.post_layernorm"), WIDTH),
+})  # fmt: skip
 CLIP_DEFAULTS = {
     "vision_config.hidden_size": 768,
     "vision_config.intermediate_size": 3072,

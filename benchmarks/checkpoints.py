@@ -2,10 +2,10 @@
 
     python -m benchmarks.checkpoints tinyllama .bench/checkpoints/tinyllama
 
-`tinyllama` has the published dimensions of TinyLlama-1.1B, `small` the same layout in 1 MB, `wide` one tensor of 4.2 GB,
-`deep` 90,003 tensors in 160 shards. `deepseek` has the names and dimensions of DeepSeek-V3 in 160 shards, 1.3 TB in bf16,
+`tinyllama` has the published dimensions of TinyLlama-1.1B, `small` the same layout in 1 MB, `blocks` in 1.5 MB with rows of
+whole super-blocks, `wide` one tensor of 4.2 GB, `deep` 90,003 tensors in 160 shards. `deepseek` has the names and dimensions of DeepSeek-V3 in 160 shards, 1.3 TB in bf16,
 `deepseek-fp8` as it is published, 91,991 tensors; `experts` has its first four blocks at smaller sizes, 3.5 GB. All but the
-first two are sparse files: their headers are real, their weights read as zeros.
+first three are sparse files: their headers are real, their weights read as zeros.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ class Llama:
 CHECKPOINTS: Mapping[str, Dimensions] = {
     "tinyllama": Llama(hidden=2048, layers=22, heads=32, kv_heads=4, head_dim=64, intermediate=5632, vocab=32000),
     "small": Llama(hidden=128, layers=2, heads=4, kv_heads=2, head_dim=32, intermediate=352, vocab=512),
+    "blocks": Llama(hidden=256, layers=1, heads=4, kv_heads=2, head_dim=64, intermediate=512, vocab=512),
     "wide": Llama(
         hidden=1 << 16, layers=1, heads=1, kv_heads=1, head_dim=32, intermediate=32, vocab=32000, tied=True, sparse=True
     ),

@@ -1,6 +1,7 @@
 """What is timed inside a process, after its imports and a warm-up.
 
-    python -m benchmarks.inside convert SOURCE OUT TYPE WARMUP_SOURCE
+    python -m benchmarks.inside convert SOURCE OUT TYPE[,TYPE...] WARMUP_SOURCE
+    python -m benchmarks.inside work SOURCE [TYPE] WARMUP_SOURCE
     python -m benchmarks.inside copy SOURCE OUT
     python -m benchmarks.inside plan SOURCE WARMUP_SOURCE
     python -m benchmarks.inside open FILE
@@ -15,19 +16,50 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 
-def convert(source: str, out: str, kind: str, warmup: str) -> float:
-    """Open, plan and write a GGUF, synced."""
+def convert(source: str, out: str, kinds: str, warmup: str) -> float:
+    """Open, plan and write GGUFs of these types, synced."""
     from hubclient import Checkpoint
 
-    def save(model: str, path: str) -> None:
-        Checkpoint.from_pretrained(model).save_pretrained(path, format="gguf", type=kind, force=True)
+    def save(model: str, path: str) -> tuple[Path, ...]:
+        return Checkpoint.from_pretrained(model).save_pretrained(path, format="gguf", type=kinds.split(","), force=True)
 
-    save(warmup, out + ".warmup")
-    os.unlink(out + ".warmup")
+    for path in save(warmup, out + ".warmup"):
+        path.unlink()
     return _seconds(lambda: save(source, out))
+
+
+def work(source: str, kind: str, warmup: str) -> float:
+    """Read all tensors and pack them, in an output's tiles by the engine's worker and threads; write nothing.
+
+    Opening and planning are not counted. Without a type they are only read.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from hubclient import Checkpoint
+    from hubclient.execute import DEFAULT_MEMORY, cores
+    from hubclient.rows import FilePool, Reader
+    from hubclient.tiles import Tile, groups, schedule
+    from hubclient.work import work as worked
+
+    def seconds(model: str) -> float:
+        plan = Checkpoint.from_pretrained(model).plan("benchmark.gguf", format="gguf", type=kind or "bf16")
+        jobs = cores() + 1  # as `execute` has them
+        tiles = list(schedule(groups(plan.outputs), DEFAULT_MEMORY, jobs))
+        with FilePool() as pool, ThreadPoolExecutor(jobs) as threads:
+            reader = Reader(pool)
+
+            def pack(tile: Tile) -> None:
+                deque(worked(tile, [step for _, step in tile.group.steps] if kind else [], reader), maxlen=0)
+
+            return _seconds(lambda: list(threads.map(pack, tiles)))
+
+    seconds(warmup)
+    return seconds(source)
 
 
 def copy(source: str, out: str) -> float:
@@ -64,7 +96,7 @@ def open_(path: str) -> float:
     return _seconds(opened)
 
 
-FUNCTIONS: dict[str, Callable[..., float]] = {"convert": convert, "copy": copy, "plan": plan, "open": open_}
+FUNCTIONS: dict[str, Callable[..., float]] = {"convert": convert, "work": work, "copy": copy, "plan": plan, "open": open_}
 
 
 def _seconds(function: Callable[[], object]) -> float:

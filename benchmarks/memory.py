@@ -12,7 +12,11 @@ from benchmarks.runs import fresh, hubclient, measured
 BUDGETS = ("512M", "128M")
 _MODELS = {"tinyllama": "1.1 B", "wide": "one 4.2 GB tensor", "experts": "256 experts in 160 shards"}
 _GGUF = tuple(("gguf", kind) for kind in ("bf16", "f16", "q8_0"))
-CASES = {"tinyllama": (*_GGUF, ("mlx", "4bit")), "wide": _GGUF, "experts": (("gguf", "bf16"), ("gguf", "q8_0"), ("mlx", "4bit"))}
+CASES = {
+    "tinyllama": (*_GGUF, ("gguf", "Q4_K_M"), ("mlx", "4bit")),
+    "wide": _GGUF,
+    "experts": (("gguf", "bf16"), ("gguf", "q8_0"), ("mlx", "4bit")),
+}
 _TIMES = 3  # the largest of so many runs counts
 _MIB = 1 << 20
 
@@ -24,7 +28,7 @@ def measure(bench: Path, rounds: int) -> list[Figure]:  # noqa: ARG001 - a peak 
 
 
 def _figure(name: str, to: str, kind: str, budget: str, bench: Path) -> Figure:
-    small, model = ensure("small", bench), ensure(name, bench)
+    small, model = ensure("blocks", bench), ensure(name, bench)
     _peak(small, to, kind, budget, bench)  # compiles
     base = [_peak(small, to, kind, budget, bench) for _ in range(_TIMES)]
     peaks = [_peak(model, to, kind, budget, bench) for _ in range(_TIMES)]

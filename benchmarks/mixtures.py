@@ -14,7 +14,7 @@ Rows: TypeAlias = NDArray[np.float32]
 Draw: TypeAlias = Callable[[Generator, tuple[int, int]], NDArray[np.floating]]
 
 LARGEST = 97  # the exponent of two of the largest numbers: 1e30, whose squares overflow
-_OF_CODEBOOKS = 40
+_OF_CODEBOOKS = 30
 _LEAST = -149
 
 
@@ -27,7 +27,7 @@ def mixture(random: Generator, rows: int, columns: int, largest: int = LARGEST) 
 
 
 def largest_for(name: str) -> int:
-    """The exponent up to which ggml encodes a type; its searches through codebooks abort the process where sums overflow."""
+    """The exponent up to which ggml encodes a type: beyond, sums of its searches through codebooks overflow, and it aborts."""
     return _OF_CODEBOOKS if name.startswith(("IQ1", "IQ2", "IQ3")) else LARGEST
 
 

@@ -11,9 +11,9 @@ from hubclient.formats import codecs
 from hubclient.formats.encodings import F32
 from hubclient.formats.model import Encoding
 
-# Floats whose exponent is all ones: the unsigned integer of an element, the bits of its exponent.
+# Floats whose exponent is all ones: the unsigned integer of an element, the bits of its exponent. F64 is decoded, as float32
+# makes infinities of what is too large for it.
 _EXPONENTS = {
-    "F64": (np.uint64, 0x7FF0000000000000),
     "F32": (np.uint32, 0x7F800000),
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),

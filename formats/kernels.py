@@ -129,7 +129,7 @@ def deviations(before: Floats, after: Floats, block: int, sums: NDArray[np.float
             sums[2] += two * two
             sums[3] += one * two
         sums[0] += squares
-        if squares / block > worst:
+        if worst == worst and not squares / block <= worst:  # NaN is worse than all
             worst, where = squares / block, b
     return worst, where
 

@@ -1,4 +1,5 @@
-"""Names that come from inside a file: the one check before any of them becomes a path, and how to show them.
+"""Names that come from inside a file: the one check before any of them becomes a path, and how to show them; and what may be
+meant by a name that nobody knows.
 
 Index `weight_map` entries, shard and sidecar names, repository files, archive members, plugin names: each passes
 `safe_relative`, which holds a name to the rules of POSIX and Windows at once, so that what is safe here is safe where
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,6 +46,26 @@ def safe_relative(name: str, *, source: Path | str, taken: set[str] | None = Non
 def shown(value: Any) -> str:
     """`value` for a one-line message: quoted, escaped and short, whatever it holds."""
     return _SHORT.repr(value)
+
+
+def meant(value: Any, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: what may have been meant, whatever the case; else all there is.
+
+    A name that differs in its punctuation alone is what was meant ("q4km": Q4_K_M).
+    """
+    from difflib import get_close_matches
+
+    names = list(known)
+    asked = value[:MAX_PART_BYTES].upper() if isinstance(value, str) else ""
+    near = [name for name in names if _letters(name) == _letters(asked)]
+    if not near:
+        close = get_close_matches(asked, [name.upper() for name in names], n=3, cutoff=0.5)
+        near = [name for name in names if name.upper() in close]
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(names)}"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).upper()
 
 
 def _fault(name: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hubclient.plugins import Host
 
 _PARTS = (None, "tokenizer", "config", "text", "projector")
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,13 @@ class Checkpoint:
             raise UsageError("an output is written at many places at once, which standard output cannot take; name a file")
         suffix = f"-{format_name}" if self.host.format(format_name).folder else f".{format_name}"
         pattern = os.fspath(out) if out is not None else "{name}-{type}" + suffix
+        if unknown := [one for one in _PLACEHOLDER.findall(pattern) if one not in ("name", "type")]:
+            raise UsageError(f"{pattern}: {{{unknown[0]}}} is no placeholder; an output's name may contain {{name}} and {{type}}")
         named = out is not None and only is not None  # a part that is asked for alone is called as the user says
         paths = [_fill(pattern, self.name, target.type, "" if named else target.before) for target in targets]
-        if len(set(paths)) < len(paths):
+        if twice := [path for index, path in enumerate(paths) if path in paths[:index]]:
+            if "{type}" in pattern:
+                raise UsageError(f"{twice[0]}: several of these types would be called so; convert them one by one")
             raise UsageError(f"{pattern}: several types need {{type}} in the output's name, or they would all be called the same")
         return paths
 
@@ -255,5 +261,6 @@ def _distinct(targets: Iterable[Target]) -> list[Target]:
 
 def _fill(pattern: str, name: str, type_: str, before: str) -> Path:
     """The output's path, with links followed: what a link points to is written, the link stays."""
-    path = Path(pattern.replace("{name}", name).replace("{type}", type_))
+    values = {"name": name, "type": type_}
+    path = Path(_PLACEHOLDER.sub(lambda found: values[found[1]], pattern))
     return Path(os.path.realpath(path.with_name(before + path.name) if before else path))

@@ -32,7 +32,7 @@ class Deviation(NamedTuple):
 
     def joined(self, other: Deviation) -> Deviation:
         """Over the rows of both."""
-        worst = max(self, other, key=lambda one: one.worst)
+        worst = max(self, other, key=lambda one: (one.worst, -one.row, -one.column))
         return Deviation(
             self.squares + other.squares, self.source + other.source, self.made + other.made, self.products + other.products,
             worst.worst, worst.row, worst.column,

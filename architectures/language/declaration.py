@@ -162,6 +162,17 @@ class Placement:
     experts: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    def within(self, hf: str) -> Placement:
+        """The same as a part of a larger model: all modules behind `hf` and a dot."""
+        begin = f"{hf}." if hf else ""
+        return replace(
+            self,
+            block=begin + self.block,
+            first=tuple(begin + name for name in self.first),
+            last=tuple(begin + name for name in self.last),
+            tied={begin + name: begin + other for name, other in self.tied.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -258,6 +269,7 @@ class Architecture:
             implied={key: _behind(begin, fact) for key, fact in self.implied.items()},
             shapes={begin + name: sizes for name, sizes in self.shapes.items()},
             prefix="" if hf else self.prefix,
+            placement=self.placement.within(hf),
         )
 
     def name_in(self, space: str) -> str:

@@ -9,20 +9,17 @@ from reprlib import repr as shown
 from typing import Any
 
 from hubclient.architectures.language.expressions import Expr, evaluate, lookup
-from hubclient.architectures.language.pairs import Typed, full_key, numbers, u32
+from hubclient.architectures.language.pairs import OneKey, numbers, u32
+from hubclient.architectures.language.typed import Typed
 from hubclient.errors import DamagedInput
 
 
 @dataclass(frozen=True, slots=True)
-class Also:
+class Also(OneKey):
     """A config value that the key of another line tells as well. Writes nothing itself."""
 
     hf: str
     key: str
-
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The key that is looked at."""
-        return (full_key(self.key, name),)
 
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:  # noqa: ARG002
         """Nothing."""
@@ -34,7 +31,7 @@ class Also:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureLayers:
+class FeatureLayers(OneKey):
     """Which hidden states of a tower of `blocks` blocks the projector takes, one or several.
 
     The config counts from the embeddings (0) or back from the last block's output (-1); the file counts from the embeddings.
@@ -46,10 +43,6 @@ class FeatureLayers:
     blocks: Expr
     key: str
 
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
-
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The numbers of the states."""
         value, blocks = lookup(config, self.hf), evaluate(self.blocks, config)
@@ -58,7 +51,7 @@ class FeatureLayers:
         layers = value if isinstance(value, list) else [value]
         if not layers or any(type(layer) is not int or not -blocks - 1 <= layer <= blocks for layer in layers):
             raise DamagedInput(f"config: {self.hf} is {shown(value)}, which the {blocks} blocks of the tower do not have")
-        return {full_key(self.key, name): ("[i32]", [layer if layer >= 0 else blocks + 1 + layer for layer in layers])}
+        return {self.full(name): ("[i32]", [layer if layer >= 0 else blocks + 1 + layer for layer in layers])}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """One number, or the list of several, counted back from the end as configs usually do."""
@@ -70,7 +63,7 @@ class FeatureLayers:
 
 
 @dataclass(frozen=True, slots=True)
-class PooledTokens:
+class PooledTokens(OneKey):
     """How many vectors an image becomes, stored as the side of the squares of patches that are averaged.
 
     `size` and `patch` are the sides of an image and of a patch in pixels. Readers take squares of `usual` without the key.
@@ -82,17 +75,13 @@ class PooledTokens:
     key: str
     usual: int = 4
 
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
-
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The side of a square in patches, unless it is the usual one."""
         patches, tokens = self._patches(config), evaluate(self.hf, config)
         side = patches // isqrt(tokens)
         if side * isqrt(tokens) != patches or isqrt(tokens) ** 2 != tokens:
             raise DamagedInput(f"config: {self.hf} is {tokens}, which {patches} x {patches} patches cannot be averaged to")
-        return {} if side == self.usual else {full_key(self.key, name): ("u32", side)}
+        return {} if side == self.usual else {self.full(name): ("u32", side)}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """The number of vectors, if sizes that earlier lines told give one."""

@@ -6,7 +6,8 @@ values. Source: Transformers `modeling_deepseek_v2`; llama.cpp `models/deepseek2
 
 from hubclient.architectures.language.entries import Sum, Times
 from hubclient.architectures.language.expressions import Expr, product, total
-from hubclient.architectures.language.pairs import Fixed, Following, Pairs, u32
+from hubclient.architectures.language.entries import Fixed, Following
+from hubclient.architectures.language.pairs import Pairs, u32
 from hubclient.architectures.language.primitives import concat, reshape, transpose, ungroup
 from hubclient.architectures.language.tables import either
 from hubclient.architectures.language.transforms import each

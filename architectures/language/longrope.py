@@ -12,7 +12,8 @@ from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.expressions import Expr, evaluate, lookup
-from hubclient.architectures.language.pairs import Typed, f32, full_key, shortest_float32
+from hubclient.architectures.language.pairs import OneKey, f32
+from hubclient.architectures.language.typed import Typed, shortest_float32
 from hubclient.errors import DamagedInput
 
 if TYPE_CHECKING:
@@ -59,21 +60,17 @@ class LongRopeFactors:
 
 
 @dataclass(frozen=True, slots=True)
-class LongRopeScale:
+class LongRopeScale(OneKey):
     """What LongRoPE multiplies attention by; it follows from the two context lengths unless the config says otherwise."""
 
     key: str = "rope.scaling.attn_factor"
-
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
 
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The scale, if the config asks for longrope."""
         if lookup(config, "rope_parameters.rope_type") != "longrope":
             return {}
         said = f32(_SCALE, self.key).forward(config, name)
-        return said or {full_key(self.key, name): ("f32", _scale(config))}
+        return said or {self.full(name): ("f32", _scale(config))}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """The scale, where it is not the one that follows."""

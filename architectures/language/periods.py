@@ -8,7 +8,8 @@ from reprlib import repr as shown
 from typing import Any
 
 from hubclient.architectures.language.expressions import evaluate, lookup
-from hubclient.architectures.language.pairs import Typed, full_key
+from hubclient.architectures.language.pairs import full_key
+from hubclient.architectures.language.typed import Typed
 from hubclient.architectures.language.schedules import every, periodic
 from hubclient.errors import DamagedInput
 

@@ -9,7 +9,7 @@ from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.expressions import Expr, evaluate, lookup
-from hubclient.architectures.language.pairs import Pairs, f32, full_key, numbers, text, u32
+from hubclient.architectures.language.pairs import OneKey, Pairs, f32, numbers, text, u32
 from hubclient.errors import DamagedInput
 
 if TYPE_CHECKING:
@@ -42,15 +42,11 @@ ROPE = rope_settings()
 
 
 @dataclass(frozen=True, slots=True)
-class Sections:
+class Sections(OneKey):
     """The dimensions that each kind of position (time, height, width) takes of a head, stored as four numbers."""
 
     hf: str
     key: str
-
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
 
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The sections, filled up with zeros."""

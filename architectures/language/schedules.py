@@ -12,7 +12,8 @@ from reprlib import repr as shown
 from typing import Any, Protocol
 
 from hubclient.architectures.language.expressions import Expr, evaluate, lookup
-from hubclient.architectures.language.pairs import Typed, full_key
+from hubclient.architectures.language.pairs import OneKey
+from hubclient.architectures.language.typed import Typed
 from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import DamagedInput
 
@@ -78,7 +79,7 @@ class others:  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class Alternating:
+class Alternating(OneKey):
     """A number that one block in a period has and the others lack, stored as an array of i32 with zeros for those.
 
     `hf` is the number, `period` and `offset` are config keys that say which blocks have it.
@@ -90,19 +91,15 @@ class Alternating:
     offset: str
     blocks: str = "num_hidden_layers"
 
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
-
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The array."""
         value = evaluate(self.hf, config)
         there = every(self.period, self.offset).of(config, evaluate(self.blocks, config))
-        return {full_key(self.key, name): ("[i32]", [value if block else 0 for block in there])}
+        return {self.full(name): ("[i32]", [value if block else 0 for block in there])}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Number, period and offset; a single number stands for all blocks."""
-        stored = metadata.get(full_key(self.key, name))
+        stored = metadata.get(self.full(name))
         if stored is None:
             return {}
         values = [stored] if isinstance(stored, int) else stored
@@ -118,7 +115,7 @@ class Alternating:
 
 
 @dataclass(frozen=True, slots=True)
-class Kinds:
+class Kinds(OneKey):
     """Which blocks are of a kind, stored as an array of booleans unless it is as readers `assume`.
 
     `hf` is the config's list of kinds by name: `kind`, and `other` for the rest.
@@ -132,19 +129,15 @@ class Kinds:
     otherwise: Schedule
     blocks: str = "num_hidden_layers"
 
-    def keys(self, name: str) -> tuple[str, ...]:
-        """The one metadata key."""
-        return (full_key(self.key, name),)
-
     def forward(self, config: Mapping[str, Any], name: str) -> dict[str, Typed]:
         """The array, if readers need it."""
         blocks = evaluate(self.blocks, config)
         there = listed(self.hf, self.kind, self.otherwise).of(config, blocks)
-        return {} if there == self.assume.of(config, blocks) else {full_key(self.key, name): ("[bool]", list(there))}
+        return {} if there == self.assume.of(config, blocks) else {self.full(name): ("[bool]", list(there))}
 
     def backward(self, metadata: Mapping[str, Any], name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         """The list of kinds, if the file says other than what its readers assume; a number stands for all but one in so many."""
-        stored = metadata.get(full_key(self.key, name))
+        stored = metadata.get(self.full(name))
         if stored is None:
             return {}
         if isinstance(stored, int) and not isinstance(stored, bool) and stored > 0:

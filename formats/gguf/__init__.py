@@ -34,13 +34,13 @@ class GGUF:
     def open(self, path: Path) -> OpenedCheckpoint:
         """Read the headers of a file, or of all parts of a split; see `reader.open_checkpoint`.
 
-        The file of the vision part is its companion, if it lies beside it under the name `mmproj-` + the file's own.
+        The file of the vision part is its companion, if it lies beside it under the name `mmproj-` + the file's own, or if the
+        two differ in the type alone that their names end in.
         """
         from hubclient.formats.gguf.reader import open_checkpoint
 
-        beside = path.with_name(f"{PROJECTOR}{path.name}")
-        opened = open_checkpoint(path)
-        return opened.with_companion(open_checkpoint(beside)) if beside.is_file() else opened
+        beside, opened = _companion(path), open_checkpoint(path)
+        return opened.with_companion(open_checkpoint(beside)) if beside else opened
 
     def layout(self, spec: OutputSpec) -> tuple[FileLayout, ...]:
         """Headers and offsets of the output's one or more files; see `writer.layout_files`."""
@@ -49,24 +49,34 @@ class GGUF:
         return layout_files(spec)
 
     def encoding(self, name: str) -> Encoding:
-        """The ggml type of that name, in any case. Raises UnsupportedEncoding with the nearest names."""
+        """The ggml type of that name, in any case. Raises UnsupportedEncoding with the nearest names of those that can be made."""
         from hubclient.formats.encodings import BY_GGML
 
         types = {encoding.name: encoding for encoding in BY_GGML.values()}
         found = types.get(name.upper())
         if found is None:
-            raise _unknown_type(name, list(types))
+            raise _unknown_type(name)
         return found
 
 
-def _unknown_type(name: str, types: list[str]) -> Exception:
-    from difflib import get_close_matches
+def _companion(path: Path) -> Path | None:
+    """The file of the vision part beside that of the text part: no recipe speaks of it, so it is of another type then."""
+    from hubclient.formats.gguf.storage import CONVERTED, FILE_TYPES
 
+    stem, _, kind = path.stem.rpartition("-")
+    names = [path.name]
+    if stem and kind.upper() in FILE_TYPES:
+        names += [f"{stem}-{other}{path.suffix}" for other in CONVERTED]
+    found = [beside for name in names if (beside := path.with_name(PROJECTOR + name)).is_file()]
+    return found[0] if found[:1] == [path.with_name(PROJECTOR + path.name)] or len(found) == 1 else None
+
+
+def _unknown_type(name: str) -> Exception:
     from hubclient.errors import UnsupportedEncoding
+    from hubclient.formats.gguf.ruletables import TYPES
+    from hubclient.formats.names import meant, shown
 
-    near = get_close_matches(name.upper(), types, n=3, cutoff=0.4)
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return UnsupportedEncoding(f"GGUF has no tensor type {name!r}{meant}")
+    return UnsupportedEncoding(f"GGUF has no tensor type {shown(name)}{meant(name, TYPES)}")
 
 
 FORMAT = GGUF()

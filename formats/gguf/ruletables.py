@@ -28,14 +28,13 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from hubclient.errors import UsageError
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.gguf.rules import ROLES, Case, Condition, Position, Rule
-from hubclient.formats.names import shown
+from hubclient.formats.names import meant, shown
 
 # ggml's types that a file may have; Q8_1 and Q8_K are what activations become while a model runs
 _INTERNAL = ("Q8_1", "Q8_K")
@@ -63,13 +62,6 @@ def parse_type(value: Any, at: str) -> str:
     if isinstance(value, str) and value.upper() in ENCODINGS:
         raise UsageError(f"{at}: {value.upper()} cannot be made; known: {', '.join(TYPES)}")
     raise UsageError(f"{at}: {shown(value)} is no tensor type{meant(value, TYPES)}")
-
-
-def meant(value: Any, known: tuple[str, ...]) -> str:
-    """The end of a sentence about an unknown name: what may have been meant."""
-    near = get_close_matches(value.upper(), [name.upper() for name in known], n=3, cutoff=0.5) if isinstance(value, str) else ()
-    names = [name for name in known if name.upper() in near]
-    return f"; did you mean {' or '.join(names)}?" if names else f"; known: {', '.join(known)}"
 
 
 def parse_pattern(value: Any, at: str) -> re.Pattern[str]:

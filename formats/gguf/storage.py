@@ -22,6 +22,8 @@ FILE_TYPES: Mapping[str, int] = MappingProxyType({
     "Q1_0": 40, "Q2_0": 41,
 })  # fmt: skip
 
+CONVERTED = ("F32", "F16", "BF16", "Q8_0")  # types of files that llama.cpp's converter writes; all others are recipes
+
 # "{}" stands for a number between dots
 ALWAYS_F32 = frozenset({
     "blk.{}.ffn_gate_inp.weight",

@@ -6,16 +6,14 @@ from pathlib import Path
 
 from hubclient.errors import HubclientError, UnsupportedEncoding
 from hubclient.formats import safetensors
-from hubclient.formats.encodings import BF16, F16, F32
-from hubclient.formats.mlx.packing import named, names
+from hubclient.formats.encodings import BF16
+from hubclient.formats.mlx.packing import DTYPES, made, named
 from hubclient.formats.mlx.reader import NAME, looks_like_mlx, open_mlx
 from hubclient.formats.mlx.writer import layout
 from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
 from hubclient.formats.names import shown
 
 __all__ = ["FORMAT", "Mlx"]
-
-_DTYPES = (F32, F16, BF16)
 
 
 class Mlx:
@@ -48,9 +46,8 @@ class Mlx:
             encoding = safetensors.FORMAT.encoding(name)
         except UnsupportedEncoding:
             encoding = None
-        if encoding not in _DTYPES:
-            known = [*(dtype.name.lower() for dtype in _DTYPES), *names()]
-            raise UnsupportedEncoding(f"MLX has no type {shown(name)}; it has {', '.join(known)}")
+        if encoding not in DTYPES:
+            raise UnsupportedEncoding(f"MLX has no type {shown(name)}; made here are {', '.join(made())}")
         return encoding
 
 

@@ -1,10 +1,7 @@
 """MLX's affine quantisation: a row is cut into groups, and each number of a group is level * scale + bias.
 
-    quantise(rows, bits, group_size, dtype)                  rows -> words, scales, biases
-    dequantise(words, scales, biases, bits, ...)             -> rows, as mx.dequantize gives them
-    dequantise_f32(words, scales, biases, bits, ...)         -> rows in float32, rounded once
-
-    encode(rows, affine)     decode(raw, affine, columns)    the same for raw rows, which hold a row's three planes in turn
+    encode(rows, affine)             rows -> raw rows, which hold a row's words, scales and biases in turn
+    decode(raw, affine, columns)     raw rows -> rows, in float32 or in the dtype of the scales
 
 Levels are of 2, 3, 4, 5, 6 or 8 bits; a row of them is one stream of bits, lowest first, in uint32 words. Groups are of 32,
 64 or 128 numbers. Scales and biases are of the dtype of the rows. Words, scales and biases are bit for bit what
@@ -15,11 +12,11 @@ NaN is level 0 and otherwise passed over; a group with infinities, or of NaN alo
 as MLX on x86 leaves it.
 
 There are two ways back. MLX multiplies and adds in the dtype of the scales, so `mlx.core.dequantize` on the CPU rounds
-twice: `dequantise` gives those bits, which are what `codecs` takes a packed matrix to stand for. The number that level,
-scale and bias stand for, rounded once, is `dequantise_f32`. For F32 both are the same.
+twice: `decode` into rows of that dtype gives those bits, which are what `codecs` takes a packed matrix to stand for. Into
+float32 it gives the number that level, scale and bias stand for, rounded once. For F32 both are the same.
 
-Arrays: rows are float32 [n, columns] where the dtype is F32, else uint16 [n, columns], the bits of F16 or BF16. Words are
-uint32 [n, columns * bits / 32]; scales and biases [n, columns / group_size], float32 or uint16 as the rows.
+Arrays: rows are float32 [n, columns] where the dtype is F32, else uint16 [n, columns], the bits of F16 or BF16. Raw rows are
+uint8 [n, row_bytes]: columns * bits / 32 words, then columns / group_size scales and as many biases.
 """
 
 from __future__ import annotations
@@ -35,7 +32,6 @@ from hubclient.formats.encodings import AFFINE_BITS, AFFINE_GROUPS
 from hubclient.formats.model import Encoding
 
 Raw: TypeAlias = NDArray[np.uint8]
-Words: TypeAlias = NDArray[np.uint32]
 Numbers: TypeAlias = NDArray[np.uint16] | NDArray[np.float32]
 _Planes: TypeAlias = tuple[tuple[NDArray[Any], ...], tuple[tuple[int, int], ...]]
 
@@ -93,43 +89,12 @@ class Affine:
         return 4 * words + 2 * groups * self.number.itemsize
 
 
-def quantise(rows: Numbers, bits: int, group_size: int, dtype: str) -> tuple[Words, Numbers, Numbers]:
-    """Words, scales and biases of rows: see the module for shapes.
-
-    float32 rows with a shorter dtype are first rounded to it (nearest even), as mlx_lm.convert casts before it
-    quantises. Raises UnsupportedEncoding for other bits, groups and dtypes than MLX has, ValueError for wrong arrays.
-    """
-    affine = Affine(bits, group_size, dtype)
-    source = _stored(rows, affine)
-    words, groups = affine.sizes(rows.shape[1])
-    packed = np.empty((len(rows), words), np.uint32)
-    scales, biases = np.empty((2, len(rows), groups), affine.number)
-    _quantise(source, affine, _apart(packed, scales, biases))
-    return packed, scales, biases
-
-
-def dequantise(words: Words, scales: Numbers, biases: Numbers, bits: int, group_size: int, dtype: str) -> Numbers:
-    """Rows in the dtype of the scales, bit for bit as `mlx.core.dequantize` on the CPU: rounded twice.
-
-    The bits of a NaN in F32 are the machine's. Raises UnsupportedEncoding for other bits, groups and dtypes than MLX has,
-    ValueError for arrays that do not fit each other.
-    """
-    affine = Affine(bits, group_size, dtype)
-    rows = np.empty((len(words), _columns(words, scales, biases, affine)), affine.number)
-    _dequantise(_apart(words, scales, biases), affine, rows)
-    return rows
-
-
-def dequantise_f32(words: Words, scales: Numbers, biases: Numbers, bits: int, group_size: int, dtype: str) -> NDArray[np.float32]:
-    """Rows in float32: level * scale + bias, rounded once (for F32 scales twice). Raises as `dequantise`."""
-    affine = Affine(bits, group_size, dtype)
-    rows = np.empty((len(words), _columns(words, scales, biases, affine)), np.float32)
-    _dequantise(_apart(words, scales, biases), affine, rows)
-    return rows
-
-
 def encode(rows: Numbers, affine: Affine, out: Raw | None = None) -> Raw:
-    """Raw rows uint8 [n, row_bytes] of rows as `quantise` takes them: in each row words, scales and biases in turn."""
+    """Raw rows uint8 [n, row_bytes]: in each row words, scales and biases in turn.
+
+    float32 rows with a shorter dtype are first rounded to it (nearest even), as mlx_lm.convert casts before it quantises.
+    Raises ValueError for wrong arrays, and for rows that are no whole number of groups.
+    """
     source = _stored(rows, affine)
     raw = np.empty((len(rows), affine.row_bytes(rows.shape[1])), np.uint8) if out is None else out
     _check_raw(raw, len(rows), affine, rows.shape[1])
@@ -140,7 +105,11 @@ def encode(rows: Numbers, affine: Affine, out: Raw | None = None) -> Raw:
 
 
 def decode(raw: Raw, affine: Affine, columns: int, out: Numbers | None = None) -> Numbers:
-    """Rows [n, columns] of raw rows: float32 as `dequantise_f32`, or, where `out` is of uint16, as `dequantise`."""
+    """Rows [n, columns] of raw rows: float32, rounded once (for F32 twice), or, where `out` is of uint16, in the dtype of the
+    scales, bit for bit as `mlx.core.dequantize` on the CPU: rounded twice.
+
+    The bits of a NaN in F32 are the machine's. Raises ValueError for arrays that do not fit.
+    """
     _check_raw(raw, len(raw), affine, columns)
     rows: Numbers = np.empty((len(raw), columns), np.float32) if out is None else out
     if rows.shape != (len(raw), columns) or rows.dtype not in (np.float32, affine.number) or not rows.flags.c_contiguous:
@@ -176,28 +145,10 @@ def _stored(rows: Numbers, affine: Affine) -> NDArray[Any]:
     return short
 
 
-def _columns(words: Words, scales: Numbers, biases: Numbers, affine: Affine) -> int:
-    """Numbers in a row of planes that fit each other; ValueError otherwise."""
-    if words.ndim == 2 and words.dtype == np.uint32:
-        columns = words.shape[1] * 32 // affine.bits
-        shape = (len(words), columns // affine.group_size)
-        whole = columns % affine.group_size == 0 and affine.sizes(columns)[0] == words.shape[1]
-        if whole and scales.shape == biases.shape == shape and scales.dtype == biases.dtype == affine.number:
-            return int(columns)
-    shapes = ", ".join(f"{plane.dtype} {list(plane.shape)}" for plane in (words, scales, biases))
-    raise ValueError(f"words, scales and biases do not fit {affine.bits} bits in groups of {affine.group_size}: {shapes}")
-
-
 def _check_raw(raw: Raw, rows: int, affine: Affine, columns: int) -> None:
     shape = (rows, affine.row_bytes(columns))
     if raw.shape != shape or raw.dtype != np.uint8:
         raise ValueError(f"raw rows of {columns} are uint8 {list(shape)}, not {raw.dtype} {list(raw.shape)}")
-
-
-def _apart(words: Words, scales: Numbers, biases: Numbers) -> _Planes:
-    """Three arrays as the kernels take them."""
-    planes = tuple(_bits(_aligned(plane, plane.dtype)).reshape(-1) for plane in (words, scales, biases))
-    return planes, tuple((plane.shape[1], 0) for plane in (words, scales, biases))
 
 
 def _together(raw: Raw, affine: Affine, columns: int) -> _Planes:

@@ -5,7 +5,7 @@ Facts from mlx.core.quantize, mlx/nn/layers/quantized.py and mlx_lm/utils.py (ml
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +22,10 @@ DEFAULTS: Mapping[str, tuple[int, int]] = MappingProxyType(
 """Bits and group size of each mode where none are said; only affine has others."""
 
 
+DTYPES = (F32, F16, BF16)
+"""Of tensors that are not packed, and of an affine packing's scales."""
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """One way to pack: `bits` for each number, scales (and biases, in mode "affine") for each `group` of a row."""
@@ -34,6 +38,11 @@ class Packing:
         """With scales and biases of `dtype` (F32, F16, BF16); the other modes have scales of their own."""
         return affine(self.bits, self.group, dtype) if self.mode == "affine" else ENCODINGS[f"{self.mode.upper()}_PLANES"]
 
+    @property
+    def label(self) -> str:
+        """As `--type` names it, which says no group size: "4bit", "mxfp4"."""
+        return f"{self.bits}bit" if self.mode == "affine" else self.mode
+
     def told(self, mode: bool = True) -> dict[str, Any]:
         """As config.json has it, with or without the mode."""
         return {"group_size": self.group, "bits": self.bits, **({"mode": self.mode} if mode else {})}
@@ -42,7 +51,7 @@ class Packing:
 _AFFINE = tuple(Packing("affine", bits, group) for bits in AFFINE_BITS for group in AFFINE_GROUPS)
 _OTHERS = tuple(Packing(mode, *size) for mode, size in DEFAULTS.items() if mode != "affine")
 PACKINGS: Mapping[str, tuple[Packing, Encoding | None]] = MappingProxyType(
-    {packing.encoding(dtype).name: (packing, dtype) for packing in _AFFINE for dtype in (F32, F16, BF16)}
+    {packing.encoding(dtype).name: (packing, dtype) for packing in _AFFINE for dtype in DTYPES}
     | {packing.encoding(BF16).name: (packing, None) for packing in _OTHERS}
 )
 """What an encoding's name means: the packing, and the dtype of its scales (None: bytes that are no plain numbers)."""
@@ -111,16 +120,20 @@ def named(name: str, group_size: int | None) -> Packing | None:
         return None
     packing = Packing("affine", int(asked[:-3]), DEFAULTS["affine"][1] if group_size is None else group_size)
     if packing.bits not in AFFINE_BITS:
-        raise UnsupportedEncoding(f"MLX has no type {shown(name)}; it has {', '.join(names())}")
+        raise UnsupportedEncoding(f"MLX has no type {shown(name)}; made here are {', '.join(made())}")
     if packing not in _AFFINE:
         raise UsageError(f"MLX has groups of {_listed(AFFINE_GROUPS)}, not of {group_size}")
     return packing
 
 
-def names() -> Iterator[str]:
-    """The names of packings that `--type` takes."""
-    yield from (f"{bits}bit" for bits in AFFINE_BITS)
-    yield from (mode for mode in DEFAULTS if mode != "affine")
+def made() -> tuple[str, ...]:
+    """The types that numbers can be turned into, as `--type` names them: dtypes and packings."""
+    from hubclient.formats.codecs import can_encode
+
+    packings = {packing.label: packing for packing in (Packing("affine", bits, DEFAULTS["affine"][1]) for bits in AFFINE_BITS)}
+    packings |= {packing.label: packing for packing in _OTHERS}
+    packed = (name for name, packing in packings.items() if can_encode(packing.encoding(BF16)))
+    return (*(dtype.name.lower() for dtype in DTYPES), *packed)
 
 
 def _check_agreement(stated: Mapping[str, Any], again: Any, path: Path) -> None:

@@ -17,7 +17,7 @@ from hubclient.formats.safetensors.reader import (
 )
 from hubclient.formats.safetensors.writer import layout
 
-__all__ = ["FORMAT", "Safetensors", "belongs_to_checkpoint", "open_folder_without_weights"]
+__all__ = ["FORMAT", "Safetensors", "belongs_to_checkpoint", "made", "open_folder_without_weights"]
 
 # How PyTorch, numpy and command lines spell the dtypes.
 _SPELLINGS = {
@@ -56,8 +56,15 @@ class Safetensors:
         asked = name.lower().removeprefix("torch.")
         encoding = BY_SAFETENSORS.get(_SPELLINGS.get(asked, asked.upper()))
         if encoding is None:
-            raise UnsupportedEncoding(f"safetensors has no type {shown(name)}; it has {', '.join(BY_SAFETENSORS)}")
+            raise UnsupportedEncoding(f"safetensors has no type {shown(name)}; made here are {', '.join(made())}")
         return encoding
+
+
+def made() -> tuple[str, ...]:
+    """The dtypes that numbers can be turned into."""
+    from hubclient.formats.codecs import can_encode
+
+    return tuple(name for name, encoding in BY_SAFETENSORS.items() if can_encode(encoding))
 
 
 FORMAT = Safetensors()

@@ -96,19 +96,19 @@ def convert(
     from hubclient.model import Quantization
 
     quantization = Quantization(
-        tensor_types,
-        output_type,
-        embedding_type,
-        pure,
-        _importance(imatrix),
-        allow_requantize,
-        allow_nonfinite,
-        report is not None,
+        tensor_types=tensor_types,
+        output_type=output_type,
+        embedding_type=embedding_type,
+        pure=pure,
+        importance=_importance(imatrix),
+        requantize=allow_requantize,
+        nonfinite=allow_nonfinite,
+        measure=report is not None,
     )
     if report is not None:
         from hubclient.report import check_report_path
 
-        check_report_path(Path(report))
+        check_report_path(Path(report), force=force or dry_run)
     plan = Checkpoint.from_pretrained(source, projector=projector, only=only).plan(
         out,
         format=target,

@@ -76,11 +76,11 @@ class Attention:
         return self._watch.rounded(name, summed) @ for_values.transpose(-1, -2)
 
     def _count(self, name: str, queries: torch.Tensor, values: torch.Tensor) -> None:
-        sums = [part.square().sum((0, 2), dtype=torch.float64).cpu() for part in (queries, values)]
-        count, before = queries.shape[0] * queries.shape[2], self.latents.get(name)
+        asked, given = (part.square().sum((0, 2), dtype=torch.float64).cpu() for part in (queries, values))
+        tokens, before = queries.shape[0] * queries.shape[2], self.latents.get(name)
         if before is not None:
-            sums, count = [sums[0] + before.queries, sums[1] + before.values], count + before.tokens
-        self.latents[name] = Latent(*sums, count)
+            asked, given, tokens = asked + before.queries, given + before.values, tokens + before.tokens
+        self.latents[name] = Latent(asked, given, tokens)
 
 
 def attend(module: Any, watch: Watch) -> Attention:

@@ -6,7 +6,9 @@ experts that a checkpoint keeps apart lie in one parameter there.
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from itertools import takewhile
@@ -116,6 +118,7 @@ class Skeleton:
         for name, value in list(module.named_parameters()):
             owner, _, last = name.rpartition(".")
             module.get_submodule(owner)._parameters[last] = nn.Parameter(value.to("meta"), requires_grad=False)
+        _hand_back()
 
     def stored(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Tensors in the shape of Transformers' parameters, by their names, as those of the checkpoint that they would be saved as."""
@@ -214,6 +217,12 @@ def _read(array: Array, reader: Reader) -> torch.Tensor:
 
     values: np.ndarray[Any, Any] = array.read(0, array.rows, reader.floats).reshape(array.shape)
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
+
+
+def _hand_back() -> None:
+    """Give freed memory to the system: glibc keeps what lies below something in use, and soon more than a block of weights."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _natural(name: str) -> list[int | str]:

@@ -32,7 +32,7 @@ _PAGE = """<!DOCTYPE html>
 _OUTPUTS = ("output", "size", "bits/weight", "relative RMSE", "lowest cosine")
 _TYPES = ("type", "tensors", "bits/weight", "bytes", "weights")
 _TENSORS = (
-    "tensor", "type", "bits/weight", "relative RMSE", "cosine", "worst block", "at", "RMSE", "values", "was", "shape", "bytes",
+    "tensor", "type", "relative RMSE", "cosine", "bits/weight", "worst block", "at", "RMSE", "values", "was", "shape", "bytes",
 )  # fmt: skip
 _TEXTS = ("type", "was", "shape", "values", "at")
 
@@ -113,9 +113,9 @@ def _tensor(tensor: TensorReport) -> list[Markup]:
     return [
         Markup(text(tensor.name).replace(".", ".<wbr>")),
         text(tensor.encoding),
-        _number(tensor.share.bits_per_weight),
         _percent(None if error is None else error.relative),
         _number(None if error is None else error.cosine),
+        _number(tensor.share.bits_per_weight),
         _number(None if worst is None else worst.rmse),
         text("" if worst is None else f"row {worst.row}, column {worst.column}"),
         _number(None if error is None else error.rmse),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_LEAST = 1e-9  # a smaller relative error is none: float32 numbers are 1e-7 apart
 _SPREAD = 5.0  # the largest over the smallest, from which on a scale is logarithmic
 
 
@@ -25,13 +26,13 @@ class Scale:
         if value <= self.low:
             return 0.0
         if self.logarithmic:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
 
 def of_errors(values: Iterable[float]) -> Scale:
-    """For numbers of which some may be zero, infinite or NaN: from zero on, or logarithmic if they lie far apart."""
-    found = [value for value in values if 0 < value < math.inf]
+    """For relative errors, of which some may be none, infinite or NaN: from zero on, or logarithmic if they lie far apart."""
+    found = [value for value in values if _LEAST < value < math.inf]
     if not found:
         return Scale(0.0, 1.0, (0.0, 1.0))
     low, high = min(found), max(found)

@@ -44,7 +44,7 @@ g circle { fill: currentColor; r: 3.5px; } .dense circle { r: 2.2px; } g .diamon
 .legend li { cursor: default; display: flex; align-items: center; gap: .4rem; min-width: 0; }
 .key { flex: none; width: 28px; height: 12px; overflow: visible; }
 ul.told { padding-left: 1.2rem; }
-@media (max-width: 40rem) { figure > svg text { font-size: 24px; } figure > svg circle { r: 5px; }
+@media (max-width: 40rem) { th, td { padding: .35rem .5rem; } figure > svg text { font-size: 24px; } figure > svg circle { r: 5px; }
   .named tbody th { min-width: 9.5rem; max-width: 10rem; } figure > svg.dense circle { r: 3.5px; } dl { grid-template-columns: 1fr 1fr; } }
 """
 

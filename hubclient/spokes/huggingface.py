@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.architectures.language.config import normalise
-from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UsageError
+from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding, UsageError
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
 from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object, write_json
@@ -142,11 +142,16 @@ def stored_name(name: str, architecture: Architecture, naming: Naming) -> str:
 
 
 def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
-    """`--type` for safetensors: "auto" keeps each tensor's own dtype."""
+    """`--type` for safetensors: "auto" keeps each tensor's own dtype. UnsupportedEncoding for what is only read."""
     if name.lower() == "auto":
-        beside = {*model.packed.aside, *(name for parts in model.packed.parts.values() for name in list(parts)[1:])}
-        return main_dtype([encoding for stored, _, encoding in _outputs(model, None) if stored not in beside]), None
+        outputs = {stored: encoding for stored, _, encoding in _outputs(model, None)}
+        packed = (outputs.get(next(iter(parts))) for parts in model.packed.parts.values())
+        return main_type(filter(None, packed) if model.packed.parts else outputs.values()).removesuffix("_PLANES"), None
     encoding = safetensors.FORMAT.encoding(name)
+    if encoding.name not in (known := safetensors.made()):
+        raise UnsupportedEncoding(
+            f"{encoding} is a type of safetensors that is read, and kept by auto, but not made here; {', '.join(known)} are"
+        )
     return encoding.name, encoding
 
 
@@ -157,9 +162,11 @@ def parts(model: Model, request: Request) -> tuple[Request, ...]:
     return (request,)
 
 
-def main_dtype(encodings: Sequence[Encoding]) -> str:
-    """The commonest encoding, for a file name."""
-    return Counter(encoding.name for encoding in encodings).most_common(1)[0][0] if encodings else "empty"
+def main_type(encodings: Iterable[Encoding]) -> str:
+    """The commonest encoding, for a file name: of the blocks if there are any, which nothing else is called after."""
+    known = list(encodings)
+    names = [encoding.name for encoding in known if encoding.blocked] or [encoding.name for encoding in known]
+    return Counter(names).most_common(1)[0][0] if names else "empty"
 
 
 def write(model: Model, request: Request) -> Target:

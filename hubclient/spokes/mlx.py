@@ -19,9 +19,9 @@ from hubclient.architectures.language.patterns import Pattern, template
 from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
 from hubclient.formats import mlx
 from hubclient.formats.codecs import can_encode, can_repack
-from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
+from hubclient.formats.encodings import BF16, ENCODINGS, F32
 from hubclient.formats.jsonfile import parse_object
-from hubclient.formats.mlx.packing import PACKINGS, Packing, named, names, write_quantization
+from hubclient.formats.mlx.packing import DTYPES, PACKINGS, Packing, made, named, write_quantization
 from hubclient.formats.mlx.planes import WEIGHT
 from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
@@ -39,8 +39,7 @@ __all__ = ["GROUPS", "parts", "read", "write"]
 GROUPS = True
 """Outputs can be packed in groups of a size that is asked for."""
 
-_FLOATS = (F32, F16, BF16)
-_TORCH_DTYPES = {huggingface.TORCH_DTYPES[dtype.name]: dtype for dtype in _FLOATS}
+_TORCH_DTYPES = {huggingface.TORCH_DTYPES[dtype.name]: dtype for dtype in DTYPES}
 _MICROSCALED = tuple(ENCODINGS[name] for name, (_, dtype) in PACKINGS.items() if dtype is None)
 _REMOVED = ("_name_or_path", "vision_config")  # as save_config does
 
@@ -54,8 +53,9 @@ def choose(model: Model, name: str) -> tuple[str, Encoding | None]:
         return _label([_natural(model, array, [key]) for key, array in model.tensors.items()]), None
     encoding = mlx.FORMAT.encoding(name)
     if not can_encode(encoding):
-        made = ", ".join(kind for kind in names() if can_encode(mlx.FORMAT.encoding(kind)))
-        raise UnsupportedEncoding(f"{name} is a type of MLX that is read, and kept by auto, but not made here; {made} are")
+        raise UnsupportedEncoding(
+            f"{name} is a type of MLX that is read, and kept by auto, but not made here; {', '.join(made())} are"
+        )
     return _label([encoding]), encoding
 
 
@@ -119,7 +119,7 @@ class _Choice:
         if natural.planes and (self.wanted is None or (self.packing is not None and PACKINGS[natural.name][1] is None)):
             return natural  # what is packed stays so, but of affine matrices others may be made
         dtype = _plain(natural)
-        if dtype not in _FLOATS or name in self._wide:
+        if dtype not in DTYPES or name in self._wide:
             return dtype
         if self.packing is None:
             return self.wanted or dtype
@@ -162,7 +162,7 @@ def _natural(model: Model, array: Array, sources: Iterable[str], *, cast: bool =
         return stored
     dtypes = {_plain(huggingface.restored(model, array, source)) for source in sources}
     dtype = dtypes.pop() if len(dtypes) == 1 else F32
-    return (_cast_to(model.raw_config) or dtype) if cast and dtype in _FLOATS else dtype
+    return (_cast_to(model.raw_config) or dtype) if cast and dtype in DTYPES else dtype
 
 
 def _unpacked(array: Array) -> bool:
@@ -194,15 +194,9 @@ def _plain(encoding: Encoding) -> Encoding:
 
 
 def _label(encodings: Iterable[Encoding]) -> str:
-    """The commonest encoding as `--type` names it, for a file name."""
-    common = Counter(encoding.name for encoding in encodings).most_common(1)
-    if not common:
-        return "empty"
-    name = common[0][0]
-    if name not in PACKINGS:
-        return name
-    packing = PACKINGS[name][0]
-    return f"{packing.bits}bit" if packing.mode == "affine" else packing.mode
+    """The commonest encoding as `--type` names it, for a file name; of those that are packed, if there are any."""
+    name = huggingface.main_type(encodings)
+    return PACKINGS[name][0].label if name in PACKINGS else name
 
 
 def _config(model: Model, specs: Iterable[TensorSpec], choice: _Choice) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.arrays import Slice, reshaped
 from hubclient.architectures.language.config import normalise
+from hubclient.architectures.language.entries import Fixed
 from hubclient.architectures.language.expressions import lookup
-from hubclient.architectures.language.pairs import Fixed, backward, forward
+from hubclient.architectures.language.pairs import backward, forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UsageError
 from hubclient.formats.gguf import PROJECTOR
 from hubclient.formats.gguf.storage import FILE_TYPES, QUANTIZATION_VERSION, stored_type

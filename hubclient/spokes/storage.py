@@ -12,7 +12,7 @@ from hubclient.errors import UsageError
 from hubclient.formats import gguf
 from hubclient.formats.encodings import BF16, ENCODINGS, F16
 from hubclient.formats.ggml import USES_IMPORTANCE
-from hubclient.formats.gguf.storage import FILE_TYPES, file_type, stored_type
+from hubclient.formats.gguf.storage import CONVERTED, FILE_TYPES, file_type, stored_type
 from hubclient.formats.model import Encoding, Value
 from hubclient.model import Model, Request, encodings_of
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.formats.gguf.recipes import Recipe
 
-CONVERTED = ("F32", "F16", "BF16", "Q8_0")  # types that llama.cpp's converter writes; every other is llama-quantize's
 RECORDED = "quantize."  # keys of what a file was quantised with
 _NAMED = 3  # tensors that a note names
 

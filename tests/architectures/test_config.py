@@ -26,7 +26,8 @@ from hubclient.architectures import (
 )
 from hubclient.architectures.language.config import difference, normalise, restore, spell
 from hubclient.architectures.language.expressions import evaluate, lookup
-from hubclient.architectures.language.pairs import backward, forward, shortest_float32
+from hubclient.architectures.language.pairs import backward, forward
+from hubclient.architectures.language.typed import shortest_float32
 from hubclient.errors import DamagedInput
 from hubclient.plugins import Host
 from hubclient.plugins.discovery import Scan

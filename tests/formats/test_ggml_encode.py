@@ -258,6 +258,7 @@ print(*(text for kernel in kernels.values() for text in kernel.inspect_asm().val
 FUSED = r"\b(vfn?m(add|sub)\w*|fn?m(add|sub)|fml[as])\b"
 
 
+@pytest.mark.slow
 def test_no_multiplication_is_fused_with_an_addition(tmp_path: Path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", ASSEMBLY], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

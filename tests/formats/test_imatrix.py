@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def test_both_forms_give_the_same_importance():
     assert (older.datasets, older.chunks, older.chunk_size) == (("text.txt",), 76, 0)
     assert older.entries.keys() == newer.entries.keys()
     for name, entry in newer.entries.items():
-        np.testing.assert_allclose(older.weights(name, (1, 256)), entry.values, rtol=3e-7)
+        weights = older.weights(name, (1, 256))
+        assert weights is not None
+        np.testing.assert_allclose(weights, entry.values, rtol=3e-7)
 
 
 def test_an_expert_that_no_token_went_through_matters_evenly():
@@ -134,7 +137,14 @@ def test_other_files_are_refused(tmp_path: Path):
         read_imatrix(tmp_path / "none")
 
 
-def gguf(tmp_path: Path, tensors: list[tuple[str, tuple[int, ...], int]], numbers: list[float], *, keys: str = "tdcs", order: Any = LITTLE) -> Path:
+def gguf(
+    tmp_path: Path,
+    tensors: Sequence[tuple[str, tuple[int, ...], int]],
+    numbers: list[float],
+    *,
+    keys: str = "tdcs",
+    order: Any = LITTLE,
+) -> Path:
     """A GGUF with tensors (name, dimensions, offset) over these floats; `keys` are the initials of those that are there."""
     pairs = {
         "t": order.pair("general.type", STRING, order.string("imatrix")),

@@ -22,7 +22,7 @@ from reference import DATA
 
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats.encodings import ENCODINGS, F32, Q8_0
-from hubclient.formats.mlx.affine import Affine, decode, dequantise, dequantise_f32, encode, quantise
+from hubclient.formats.mlx.affine import Affine, decode, encode
 
 Planes: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -61,6 +61,33 @@ def bits_of(numbers: np.ndarray, dtype: str) -> np.ndarray:
 def same(ours: Planes, theirs: Planes, dtype: str) -> bool:
     words = bool((ours[0] == theirs[0]).all()) and ours[0].dtype == theirs[0].dtype
     return words and all((bits_of(a, dtype) == bits_of(b, dtype)).all() for a, b in zip(ours[1:], theirs[1:], strict=True))
+
+
+def quantise(rows: np.ndarray, bits: int, group: int, dtype: str) -> Planes:
+    """The planes that raw rows hold in turn."""
+    how = Affine(bits, group, dtype)
+    words, groups = how.sizes(rows.shape[1])
+    ends = np.cumsum([4 * words, groups * how.number.itemsize])
+    parts = np.split(encode(rows, how), ends, axis=1)
+    packed, scales, biases = (
+        np.ascontiguousarray(part).view(kind) for part, kind in zip(parts, ("<u4", how.number, how.number), strict=True)
+    )
+    return packed, scales, biases
+
+
+def raw_of(planes: Planes) -> np.ndarray:
+    return np.concatenate([np.ascontiguousarray(plane).view(np.uint8) for plane in planes], axis=1)
+
+
+def dequantise(words: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int, group: int, dtype: str) -> np.ndarray:
+    """In the dtype of the scales, rounded twice."""
+    how, columns = Affine(bits, group, dtype), words.shape[1] * 32 // bits
+    return decode(raw_of((words, scales, biases)), how, columns, np.empty((len(words), columns), how.number))
+
+
+def dequantise_f32(words: np.ndarray, scales: np.ndarray, biases: np.ndarray, bits: int, group: int, dtype: str) -> np.ndarray:
+    """In float32, rounded once."""
+    return decode(raw_of((words, scales, biases)), Affine(bits, group, dtype), words.shape[1] * 32 // bits)
 
 
 @pytest.fixture(scope="module")
@@ -188,15 +215,9 @@ def test_one_rounding_or_two(dtype: str):
 
 
 @pytest.mark.parametrize(("bits", "group", "dtype"), EVERY)
-def test_raw_rows_hold_the_three_planes_in_turn(bits: int, group: int, dtype: str):
-    rows = stored(np.random.default_rng(5).standard_normal((3, 384)).astype(np.float32), dtype)
-    how, separate = Affine(bits, group, dtype), quantise(rows, bits, group, dtype)
-    raw = encode(rows, how)
-    assert (raw == np.concatenate([plane.view(np.uint8) for plane in separate], axis=1)).all()
-    assert (decode(raw, how, 384) == dequantise_f32(*separate, bits, group, dtype)).all()
-    assert (decode(raw, how, 384, np.empty_like(rows)) == dequantise(*separate, bits, group, dtype)).all()
-    encoding = ENCODINGS[f"AFFINE{bits}_G{group}_{dtype}"]
-    assert how == Affine.of(encoding) and how.row_bytes(384) == encoding.row_bytes(384) == raw.shape[1]
+def test_an_encoding_names_its_quantisation(bits: int, group: int, dtype: str):
+    how, encoding = Affine(bits, group, dtype), ENCODINGS[f"AFFINE{bits}_G{group}_{dtype}"]
+    assert how == Affine.of(encoding) and how.row_bytes(384) == encoding.row_bytes(384)
 
 
 def test_bytes_may_start_anywhere():
@@ -205,8 +226,7 @@ def test_bytes_may_start_anywhere():
     raw = there[1 : 1 + 4 * how.row_bytes(64)].reshape(4, -1)
     assert (encode(rows, how, raw) == encode(rows, how)).all()
     assert (decode(raw, how, 64) == decode(encode(rows, how), how, 64)).all()
-    planes = quantise(np.asfortranarray(rows), 6, 32, "F32")
-    assert same(planes, quantise(rows, 6, 32, "F32"), "F32")
+    assert (encode(np.asfortranarray(rows), how) == encode(rows, how)).all()
 
 
 def test_no_rows_at_all():
@@ -236,12 +256,19 @@ def test_an_encoding_that_is_not_affine_is_refused(encoding: Any):
 
 
 @pytest.mark.parametrize(
-    "words, scales",
-    [((2, 7), (2, 1)), ((2, 8), (2, 2)), ((2, 8), (3, 1)), ((16,), (2, 1)), ((2, 0), (2, 1))],
+    "raw",
+    [np.zeros((2, 39), np.uint8), np.zeros((2, 41), np.uint8), np.zeros((2, 40), np.int8), np.zeros(80, np.uint8)],
+    ids=["short", "long", "signed", "flat"],
 )
-def test_planes_that_do_not_fit_each_other_are_refused(words: tuple[int, ...], scales: tuple[int, ...]):
-    with pytest.raises(ValueError, match="do not fit 4 bits in groups of 64"):
-        dequantise(np.zeros(words, np.uint32), np.zeros(scales, np.float32), np.zeros(scales, np.float32), 4, 64, "F32")
+def test_raw_rows_of_another_size_are_refused(raw: np.ndarray):
+    with pytest.raises(ValueError, match=r"raw rows of 64 are uint8 \[\d+, 40\]"):
+        decode(raw, Affine(4, 64, "F32"), 64)
+
+
+@pytest.mark.parametrize("out", [np.zeros((2, 64), np.uint16), np.zeros((2, 63), np.float32), np.zeros((64, 2), np.float32).T])
+def test_rows_that_cannot_hold_the_numbers_are_refused(out: np.ndarray):
+    with pytest.raises(ValueError, match=r"out has to be contiguous numbers \[2, 64\]"):
+        decode(np.zeros((2, 40), np.uint8), Affine(4, 64, "F32"), 64, out)
 
 
 def test_rows_that_are_no_whole_groups_are_refused():

@@ -7,7 +7,7 @@ import pytest
 
 from hubclient.formats import codecs
 from hubclient.formats.encodings import AFFINE_BITS, AFFINE_GROUPS, BF16, ENCODINGS, F16, F32, Q8_0, affine
-from hubclient.formats.mlx.affine import dequantise, quantise
+from hubclient.formats.mlx.affine import Affine, decode, encode
 
 EACH = pytest.mark.parametrize(
     "encoding",
@@ -26,26 +26,17 @@ def numbers(seed: int = 0) -> np.ndarray:
     return rows
 
 
-def sizes(encoding) -> tuple[int, int, str]:
-    """Bits, group size and dtype of the scales."""
-    return 8 * encoding.planes[0] // encoding.block, encoding.block, encoding.name.rpartition("_")[2]
-
-
 @EACH
-def test_a_row_is_its_words_its_scales_and_its_biases(encoding):
-    bits, group, dtype = sizes(encoding)
+def test_rows_are_packed_as_mlx_packs_them(encoding):
     raw = codecs.encode(numbers(), encoding)
-    planes = quantise(numbers(), bits, group, dtype)
-    assert np.array_equal(raw, np.concatenate([np.ascontiguousarray(plane).view(np.uint8) for plane in planes], axis=1))
+    assert np.array_equal(raw, encode(numbers(), Affine.of(encoding)))
 
 
 @EACH
 def test_decoded_numbers_are_those_of_mlx_in_the_dtype_of_the_scales(encoding):
-    bits, group, dtype = sizes(encoding)
-    planes = quantise(numbers(), bits, group, dtype)
-    stored = np.ascontiguousarray(dequantise(*planes, bits, group, dtype)).view(np.uint8).reshape(6, -1)
-    found = codecs.decode(codecs.encode(numbers(), encoding), encoding, COLUMNS)
-    assert np.array_equal(found, codecs.decode(stored, ENCODINGS[dtype], COLUMNS))
+    how, raw = Affine.of(encoding), codecs.encode(numbers(), encoding)
+    stored = decode(raw, how, COLUMNS, np.empty((6, COLUMNS), how.number)).view(np.uint8).reshape(6, -1)
+    assert np.array_equal(codecs.decode(raw, encoding, COLUMNS), codecs.decode(stored, ENCODINGS[how.dtype], COLUMNS))
 
 
 @pytest.mark.parametrize("plain", [F32, F16, BF16, ENCODINGS["F64"], Q8_0], ids=str)

@@ -19,7 +19,7 @@ from reference import DATA
 
 from hubclient import Checkpoint
 from hubclient.architectures.language.config import normalise
-from hubclient.architectures.language.pairs import shortest_float32
+from hubclient.architectures.language.typed import shortest_float32
 from hubclient.formats.gguf import FORMAT
 from hubclient.formats.tokenizers import is_tokenizer_file
 from hubclient.model import Inline

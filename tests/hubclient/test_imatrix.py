@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def test_every_model_is_measured_as_in_llama_cpp(golden: Golden, workshop: Works
         routed = len(entry.counts) > 1
         assert np.abs(entry.counts - expected.counts[name]).max() <= (flips if routed else 0), name
         sums = expected.sums[name].reshape(entry.sums.shape)
-        np.testing.assert_allclose(entry.sums, sums, rtol=0.01 if not (flips and routed) else 0.1, atol=1e-7, err_msg=name)
+        off = ~np.isclose(entry.sums, sums, rtol=0.01, atol=1e-7)
+        assert off.mean() <= (0.05 if flips else 0), name
 
 
 @torch_needed
@@ -134,6 +136,22 @@ def test_rounds_that_fit_into_little_memory_give_the_same(source: Path, text: Pa
     two = compute(source, text, context=128, max_memory=1, progress=lambda now, of: done.append((now, of)))
     the_same(one, two)
     assert done[-1][0] == done[-1][1] > 0 and done == sorted(done)
+
+
+@torch_needed
+def test_one_block_at_a_time_has_its_weights(source: Path, text: Path, monkeypatch: pytest.MonkeyPatch):
+    from hubclient.imatrix.skeleton import Skeleton
+
+    filled, fill = [], Skeleton.fill
+
+    def watched(self: Skeleton, path: str, reader: Any) -> Any:
+        assert all(parameter.is_meta for parameter in self.module.parameters())
+        filled.append(path)
+        return fill(self, path, reader)
+
+    monkeypatch.setattr(Skeleton, "fill", watched)
+    compute(source, text, context=32)
+    assert filled == ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm"]
 
 
 @torch_needed
@@ -241,7 +259,9 @@ def test_weights_that_are_not_finite_are_refused(source: Path, text: Path, tmp_p
 
 
 @pytest.mark.parametrize("library", ["torch", "transformers", "accelerate"])
-def test_without_a_library_there_is_a_sentence_with_the_command(library: str, source: Path, text: Path, tmp_path, failing, monkeypatch):
+def test_without_a_library_there_is_a_sentence_with_the_command(
+    library: str, source: Path, text: Path, tmp_path, failing, monkeypatch
+):
     for name in [name for name in sys.modules if name == library or name.startswith(f"{library}.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
@@ -310,9 +330,14 @@ class Step:
 def test_each_module_serves_all_runs_before_the_next_is_loaded():
     from hubclient.imatrix.walk import walk
 
-    steps, results = Steps("ab"), []
+    results: list[int] = []
+    steps = Steps("ab")
     a, b = steps.modules.values()
-    walk([lambda n=n: results.append(b.forward(a.forward(n))) for n in (1, 2)], steps.modules, steps.serve)
+
+    def call(number: int) -> None:
+        results.append(b.forward(a.forward(number)))
+
+    walk([partial(call, number) for number in (1, 2)], steps.modules, steps.serve)
     assert steps.noted == ["+a", "a1", "step", "a2", "step", "-a", "+b", "b11", "step", "b12", "step", "-b"]
     assert results == [21, 22] and "forward" not in vars(a)
 

@@ -79,6 +79,37 @@ def test_a_tokenizer_alone_is_inspected(tmp_path: Path) -> None:
     assert done.returncode == 0 and json.loads(done.stdout)["sidecars"] == ["tokenizer.json", "tokenizer_config.json"]
 
 
+def test_the_mix_is_told_by_encoding(source: Path, tmp_path: Path) -> None:
+    (path,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "x.gguf", format="gguf", type="Q8_0")
+    found = look(path, tensors=True)
+    assert list(found["mix"]) == ["Q8_0", "F32"]  # the largest first
+    assert found["mix"]["F32"] == {"tensors": 5, "weights": 320, "bytes": 1280, "bits_per_weight": 32.0}
+    assert found["mix"]["Q8_0"]["bits_per_weight"] == 8.5
+    for key, whole in (("tensors", found["tensor_count"]), ("weights", found["parameters"]), ("bytes", found["bytes"])):
+        assert sum(share[key] for share in found["mix"].values()) == whole
+    assert found["encodings"] == {name: share["bytes"] for name, share in found["mix"].items()}
+    assert found["bits_per_weight"] == pytest.approx(found["bytes"] * 8 / found["parameters"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("format_", "type_", "bits"), [("mlx", "4bit", 4.5), ("safetensors", "f16", 16.0)])
+def test_any_format_has_a_mix(format_: str, type_: str, bits: float, source: Path, tmp_path: Path) -> None:
+    (path,) = Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "x", format=format_, type=type_)
+    shares = look(path)["mix"]
+    assert next(iter(shares.values()))["bits_per_weight"] == bits and sum(one["tensors"] for one in shares.values()) == 21
+
+
+def test_nothing_has_no_bits_per_weight(tmp_path: Path) -> None:
+    path = put(tmp_path / "vocab.gguf", LITTLE.file([LITTLE.text("general.architecture", "llama")]))
+    assert look(path)["mix"] == {} and look(path)["bits_per_weight"] is None
+    done = command("inspect", path, cwd=tmp_path)
+    assert done.returncode == 0 and "bits per weight" not in done.stdout
+
+
+def test_the_command_shows_the_mix(source: Path, tmp_path: Path) -> None:
+    lines = [line.split() for line in command("inspect", source, cwd=tmp_path).stdout.splitlines()]
+    assert ["BF16", "21", "96,576", "193.2", "kB", "16.00"] in lines and ["bits", "per", "weight", "16.00"] in lines
+
+
 @pytest.mark.parametrize("extra", [(), ("--tensors",)])
 def test_the_command_shows_a_table(extra: tuple[str, ...], source: Path, tmp_path: Path) -> None:
     done = command("inspect", source, *extra, cwd=tmp_path)

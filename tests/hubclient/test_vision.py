@@ -66,6 +66,22 @@ def test_several_types_are_two_files_each(tmp_path: Path):
     assert names == ["mistral3-F16.gguf", "mmproj-mistral3-F16.gguf", "mistral3-Q8_0.gguf", "mmproj-mistral3-Q8_0.gguf"]
 
 
+def test_recipes_are_of_the_text_part_and_the_projector_is_written_once(tmp_path: Path):
+    """And found beside each of them again, though its name ends in another type."""
+    source = Checkpoint.from_pretrained(GOLDEN.checkpoint)
+    written = source.save_pretrained(tmp_path / "{name}-{type}.gguf", format="gguf", type=["Q4_0", "Q4_K_M"])
+    assert [path.name for path in written] == ["mistral3-Q4_0.gguf", "mmproj-mistral3-BF16.gguf", "mistral3-Q4_K_M.gguf"]
+    for text in ("Q4_0", "Q4_K_M"):
+        companion = FORMAT.open(tmp_path / f"mistral3-{text}.gguf").companion
+        assert companion is not None and companion.path == written[1]
+
+
+def test_which_of_several_projectors_is_meant_has_to_be_said(tmp_path: Path):
+    source = Checkpoint.from_pretrained(GOLDEN.checkpoint)
+    source.save_pretrained(tmp_path / "{name}-{type}.gguf", format="gguf", type=["Q4_0", "F16", "Q8_0"])
+    assert FORMAT.open(tmp_path / "mistral3-Q4_0.gguf").companion is None
+
+
 @pytest.mark.parametrize(("part", "before"), [("text", ""), ("projector", "mmproj-")])
 @EACH
 def test_a_part_alone_is_the_same_file_under_the_name_that_is_asked_for(golden: Golden, part: str, before: str, tmp_path: Path):

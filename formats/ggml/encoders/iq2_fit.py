@@ -15,41 +15,45 @@ from numpy import int32 as i32
 from numpy import uint32 as u32
 from numpy.typing import NDArray
 
-from hubclient.formats.ggml.encoders.iq2_search import Book, Desk, Group, Trials, choose
+from hubclient.formats.ggml.encoders.iq2_book import Book, Desk
+from hubclient.formats.ggml.encoders.iq2_search import Group, Trials, choose
 from hubclient.formats.ggml.encoders.lanes import LANES, nearest, place
 from hubclient.formats.kernels import Floats, Words, kernel
 
 
-class Fits(NamedTuple):
-    """Sub-blocks in lanes. First what is given:
+class Parts(NamedTuple):
+    """Sub-blocks in lanes, a number of times LANES of them: what is known of them and what is found.
 
-    x        float32 [rows, LANES]: the elements without their signs
-    weights  float32 [rows, LANES]
-    highest  float32 [LANES]: what level 5 stands for at the middle step; zero or less where there is nothing to do
-    signs    uint32 [rows / 8, LANES], which this module does not touch
-
-    What is found:
-
-    scales   float32 [LANES]: holds the scale to be used if none fits; receives the scale, perhaps below zero
-    places   int16 [rows / 8, LANES]: places in the codebook
-
-    Then scratch:
-
-    products  float32 [rows, LANES]: weights * x
-    roots     float32 [rows, LANES]; totals, energy float32 [rows / 8, LANES]: see `Group`
-    factors, trials        float32 [steps, LANES]; anew float32 [2, LANES]
-    combinations, chosen   int32, int16 [rows / 8, steps, LANES]
-    winner                 int32 [LANES]: the best step, or -1
-    again                  int32 [rows / 8, LANES]: 1 where vectors are chosen anew
-    best, sums, packed     [LANES], [2, LANES], [LANES]
+    x        float32 [times, groups, 8 * LANES]: the elements without their signs; a group is eight rows, flat (see `place`)
+    weights  float32 [times, groups, 8 * LANES]
+    signs    uint32 [times, groups, LANES]: eight bits per vector; this module does not touch them
+    highest  float32 [times, LANES]: what level 5 stands for at the middle step; zero or less where nothing is to be done
+    scales   float32 [times, LANES]: holds the scale to be used if none fits; receives the scale, perhaps below zero
+    places   int16 [times, groups, LANES]: receives places in the codebook
     """
 
     x: Floats
     weights: Floats
-    highest: Floats
     signs: Words
+    highest: Floats
     scales: Floats
     places: NDArray[np.int16]
+
+
+class Bench(NamedTuple):
+    """Scratch.
+
+    products      float32 [groups, 8 * LANES]: weights * x
+    roots         float32 [groups, 8 * LANES]; totals, energy float32 [groups, LANES]: see `Group`
+    factors       float32 [steps, LANES], and trials the same: see `Trials`
+    combinations  int32 [groups, steps, LANES]
+    chosen        int16 [groups, steps, LANES]
+    sums          float32 [3, LANES]: sum(w x q), sum(w q q), and the best match so far
+    marks         int32 [4, LANES]: the best step or -1; 1 where something is to be done; 1 where vectors of the group at
+                  hand are to be chosen anew; 1 where any are
+    packed        uint32 [LANES]: levels of vectors
+    """
+
     products: Floats
     roots: Floats
     totals: Floats
@@ -58,174 +62,176 @@ class Fits(NamedTuple):
     trials: Floats
     combinations: NDArray[np.int32]
     chosen: NDArray[np.int16]
-    winner: NDArray[np.int32]
-    again: NDArray[np.int32]
-    best: Floats
     sums: Floats
+    marks: NDArray[np.int32]
     packed: Words
 
 
-@kernel
-def fits_like(rows: int, reach: int) -> Fits:
-    """Scratch for sub-blocks of `rows` elements and 2 * `reach` + 1 trials."""
-    groups, steps = rows // 8, 2 * reach + 1
-    return Fits(
-        np.empty((rows, LANES), np.float32),
-        np.empty((rows, LANES), np.float32),
-        np.empty(LANES, np.float32),
-        np.empty((groups, LANES), np.uint32),
-        np.empty(LANES, np.float32),
-        np.zeros((groups, LANES), np.int16),
-        np.empty((rows, LANES), np.float32),
-        np.empty((rows, LANES), np.float32),
-        np.empty((groups, LANES), np.float32),
-        np.empty((groups, LANES), np.float32),
+def parts(times: int, groups: int) -> Parts:
+    """Room for `times` times LANES sub-blocks of so many groups of eight elements."""
+    full, lanes, vectors = (times, groups, 8 * LANES), (times, LANES), (times, groups, LANES)
+    return Parts(
+        np.empty(full, np.float32),
+        np.empty(full, np.float32),
+        np.empty(vectors, np.uint32),
+        np.empty(lanes, np.float32),
+        np.empty(lanes, np.float32),
+        np.empty(vectors, np.int16),
+    )
+
+
+def bench(groups: int, steps: int) -> Bench:
+    """Scratch for sub-blocks of so many groups of eight elements."""
+    full, lanes, trials = (groups, 8 * LANES), (groups, LANES), (groups, steps, LANES)
+    return Bench(
+        np.empty(full, np.float32),
+        np.empty(full, np.float32),
+        np.empty(lanes, np.float32),
+        np.empty(lanes, np.float32),
         np.empty((steps, LANES), np.float32),
         np.empty((steps, LANES), np.float32),
-        np.empty((groups, steps, LANES), np.int32),
-        np.zeros((groups, steps, LANES), np.int16),
-        np.empty(LANES, np.int32),
-        np.empty((groups, LANES), np.int32),
-        np.empty(LANES, np.float32),
-        np.empty((2, LANES), np.float32),
+        np.empty(trials, np.int32),
+        np.zeros(trials, np.int16),  # places are looked up even in lanes where none was chosen
+        np.empty((3, LANES), np.float32),
+        np.empty((4, LANES), np.int32),
         np.empty(LANES, np.uint32),
     )
 
 
 @kernel
-def prepare(fits: Fits) -> None:
-    """From `x` and `weights`: fill in the scratch that serves all steps; `highest` receives the largest element."""
-    highest = fits.highest
-    highest[:] = fits.x[0]
-    fits.totals[:] = f32(0.0)
-    fits.energy[:] = f32(0.0)
-    for i in range(fits.x.shape[0]):
-        total, energy = fits.totals[i // 8], fits.energy[i // 8]
-        for lane in range(LANES):
-            value, weight = fits.x[i, lane], fits.weights[i, lane]
+def _prepare(x: Floats, weights: Floats, products: Floats, roots: Floats, totals: Floats, energy: Floats) -> None:
+    """What serves all steps, for a group of eight rows: see `Bench`."""
+    for lane in range(LANES):
+        total, squares = f32(0.0), f32(0.0)
+        for i in range(8):
+            at = place(i, lane)
+            value, weight = x[at], weights[at]
             root = f32(np.sqrt(weight))
-            highest[lane] = highest[lane] if highest[lane] > value else value
-            fits.products[i, lane] = f32(weight * value)
-            fits.roots[i, lane] = root
-            total[lane] = f32(total[lane] + root)
-            energy[lane] = f32(energy[lane] + f32(f32(root * value) * value))
+            products[at], roots[at] = f32(weight * value), root
+            total = f32(total + root)
+            squares = f32(squares + f32(f32(root * value) * value))
+        totals[lane], energy[lane] = total, squares
+
+
+@kernel
+def _start(highest: Floats, lanes: int, factors: Floats, trials: Floats, sums: Floats, marks: Any) -> None:
+    """Levels per element at each step, 5 and a number of tenths less or more over `highest`, and their inverse."""
+    steps = factors.shape[0]
+    for step in range(steps):
+        fives = f32(f32(5.0) + f32(f32(step - steps // 2) * f32(0.1)))
+        for lane in range(LANES):
+            factor = f32(fives / highest[lane])
+            factors[step, lane], trials[step, lane] = factor, f32(f32(1.0) / factor)
+    for lane in range(LANES):
+        sums[0, lane], sums[1, lane], sums[2, lane] = f32(0.0), f32(0.0), f32(0.0)
+        marks[0, lane], marks[3, lane] = i32(-1), i32(0)
+        marks[1, lane] = i32(lane < lanes and highest[lane] > f32(0.0))
 
 
 @kernel
 def _round(x: Floats, factors: Floats, combinations: Any) -> None:
-    """What groups of eight, flat float32 [8 * LANES], round to, as the number of a combination (see `neighbours`)."""
-    for lane in range(LANES):
-        combination, factor = i32(0), factors[lane]
-        for i in range(8):
-            level = nearest(f32(f32(0.5) * f32(f32(factor * x[place(7 - i, lane)]) - f32(1.0))))
-            level = min(i32(2), max(i32(0), level))
-            combination = i32(i32(combination * i32(3)) + level)
-        combinations[lane] = combination
+    """What a group of eight rows rounds to at each step, as the number of a combination (see `neighbours`)."""
+    for step in range(factors.shape[0]):
+        for lane in range(LANES):
+            combination, factor = i32(0), factors[step, lane]
+            for i in range(8):
+                level = nearest(f32(f32(0.5) * f32(f32(factor * x[place(7 - i, lane)]) - f32(1.0))))
+                level = min(i32(2), max(i32(0), level))
+                combination = i32(i32(combination * i32(3)) + level)
+            combinations[step, lane] = combination
 
 
 @kernel
 def _add(weights: Floats, products: Floats, packed: Words, sums: Floats) -> None:
-    """Add sum(w x q) and sum(w q q) of groups, flat float32 [8 * LANES], to float32 [2, LANES]."""
+    """Add sum(w x q) and sum(w q q) of a group of eight rows."""
     for lane in range(LANES):
-        xq, qq = sums[0, lane], sums[1, lane]
-        word = packed[lane]
+        xq, qq, word = sums[0, lane], sums[1, lane], packed[lane]
         for i in range(8):
-            q = f32(i32(u32(u32(word >> u32(4 * i)) & u32(15))))
-            at = place(i, lane)
+            q, at = f32(i32(u32(u32(word >> u32(4 * i)) & u32(15)))), place(i, lane)
             xq = f32(xq + f32(products[at] * q))
             qq = f32(qq + f32(f32(weights[at] * q) * q))
         sums[0, lane], sums[1, lane] = xq, qq
 
 
 @kernel
-def _fit(weights: Floats, products: Floats, words: Words, chosen: Any, packed: Words, sums: Floats) -> None:
-    """Per lane the sums over a sub-block, for the vectors int16 [rows / 8, LANES]."""
-    sums[:] = f32(0.0)
-    for g in range(chosen.shape[0]):
-        for lane in range(LANES):
-            packed[lane] = words[chosen[g, lane]]
-        _add(weights[8 * g : 8 * g + 8].reshape(-1), products[8 * g : 8 * g + 8].reshape(-1), packed, sums)
+def _keep_best(sums: Floats, step: int, scales: Floats, marks: Any) -> None:
+    """Where the vectors of a step match better than all before, keep their scale and remember the step."""
+    for lane in range(LANES):
+        xq, qq, best = sums[0, lane], sums[1, lane], sums[2, lane]
+        better = (qq > f32(0.0)) & (f32(xq * xq) > f32(best * qq))
+        scale = f32(xq / qq) if better else scales[lane]
+        scales[lane] = scale
+        sums[2, lane] = f32(scale * xq) if better else best
+        marks[0, lane] = i32(step) if better else marks[0, lane]
+        sums[0, lane], sums[1, lane] = f32(0.0), f32(0.0)
 
 
 @kernel
-def _try_all(book: Book, desk: Desk, fits: Fits, lanes: int) -> None:
-    """Choose vectors at all steps: 5 and up to `reach` tenths less and more over `highest` are levels per element."""
-    steps = fits.factors.shape[0]
-    for step in range(steps):
-        for lane in range(LANES):
-            tenths = f32(f32(step - steps // 2) * f32(0.1))
-            fits.factors[step, lane] = f32(f32(f32(5.0) + tenths) / fits.highest[lane])
-            fits.trials[step, lane] = f32(f32(1.0) / fits.factors[step, lane])
-    for g in range(fits.places.shape[0]):
-        rows = slice(8 * g, 8 * g + 8)
+def _take_best(inside: Any, combinations: Any, chosen: Any, scales: Floats, always: bool, marks: Any, places: Any) -> None:
+    """The vectors of the best step, for a group; mark what is to be chosen anew.
+
+    That is what lay outside the codebook (`inside` is where combinations lie in it), or with `always` all, unless the
+    scale is below zero.
+    """
+    for lane in range(LANES):
+        step = marks[0, lane]
+        places[lane] = chosen[step, lane] if step >= 0 else 0
+        outside = step >= 0 and inside[combinations[step, lane]] < 0
+        marks[2, lane] = i32(marks[1, lane] > 0 and scales[lane] > f32(0.0) and (always or outside))
+        marks[3, lane] |= marks[2, lane]
+
+
+@kernel
+def _invert(scales: Floats, factors: Floats, trials: Floats) -> None:
+    """Make the scales found the first trial."""
+    for lane in range(LANES):
+        factors[0, lane], trials[0, lane] = f32(f32(1.0) / scales[lane]), scales[lane]
+
+
+@kernel
+def _refit(sums: Floats, marks: Any, scales: Floats) -> None:
+    """Fit the scale once more where vectors were chosen anew."""
+    for lane in range(LANES):
+        xq, qq = sums[0, lane], sums[1, lane]
+        scales[lane] = f32(xq / qq) if (marks[3, lane] > i32(0)) & (qq > f32(0.0)) else scales[lane]
+
+
+@kernel
+def _pack(words: Words, places: Any, packed: Words) -> None:
+    """Look up the levels of vectors."""
+    for lane in range(LANES):
+        packed[lane] = words[places[lane]]
+
+
+@kernel
+def find(book: Book, desk: Desk, bench: Bench, parts: Parts, lanes: int, always: bool) -> None:
+    """Find scales and vectors of the first `lanes` sub-blocks.
+
+    Vectors are chosen anew at the scale found, but for those that are what the elements round to; with `always` all.
+    """
+    products, roots, totals, energy = bench.products, bench.roots, bench.totals, bench.energy
+    factors, trials, combinations, chosen = bench.factors, bench.trials, bench.combinations, bench.chosen
+    sums, marks, packed, words = bench.sums, bench.marks, bench.packed, book.words
+    groups, steps = totals.shape[0], factors.shape[0]
+    for t in range((lanes + LANES - 1) // LANES):
+        x, weights, scales, places = parts.x[t], parts.weights[t], parts.scales[t], parts.places[t]
+        _start(parts.highest[t], lanes - t * LANES, factors, trials, sums, marks)
+        for g in range(groups):
+            _prepare(x[g], weights[g], products[g], roots[g], totals[g], energy[g])
+            _round(x[g], factors, combinations[g])
+            group = Group(x[g], roots[g], totals[g], energy[g])
+            choose(desk, book, group, Trials(factors, trials, combinations[g], chosen[g]), marks[1])
         for step in range(steps):
-            _round(fits.x[rows].reshape(-1), fits.factors[step], fits.combinations[g, step])
-        group = Group(fits.x[rows], fits.roots[rows], fits.totals[g], fits.energy[g])
-        trials = Trials(fits.factors, fits.trials, fits.combinations[g], fits.chosen[g])
-        choose(desk, book, group, trials, fits.highest[:lanes])
-
-
-@kernel
-def _keep_best(book: Book, fits: Fits) -> None:
-    """Per lane the first step whose vectors fit best, and their scale."""
-    weights, products, words, chosen, packed = fits.weights, fits.products, book.words, fits.chosen, fits.packed
-    sums, scales, best, winner = fits.sums, fits.scales, fits.best, fits.winner
-    best[:] = f32(0.0)
-    winner[:] = i32(-1)
-    for step in range(fits.factors.shape[0]):
-        _fit(weights, products, words, chosen[:, step], packed, sums)
-        for lane in range(LANES):
-            xq, qq = sums[0, lane], sums[1, lane]
-            better = (qq > f32(0.0)) & (f32(xq * xq) > f32(best[lane] * qq))
-            scale = f32(xq / qq) if better else scales[lane]
-            scales[lane] = scale
-            best[lane] = f32(scale * xq) if better else best[lane]
-            winner[lane] = i32(step) if better else winner[lane]
-
-
-@kernel
-def _place_best(book: Book, fits: Fits, g: int, always: bool) -> None:
-    """The vectors of the best step, for group g; mark in `again` what is to be chosen anew.
-
-    That is what lay outside the codebook, or with `always` all, unless the scale is below zero.
-    """
-    for lane in range(LANES):
-        step = fits.winner[lane]
-        fits.places[g, lane] = fits.chosen[g, step, lane] if step >= 0 else 0
-        outside = step >= 0 and book.place[fits.combinations[g, step, lane]] < 0
-        some = fits.highest[lane] > f32(0.0) and fits.scales[lane] > f32(0.0)
-        fits.again[g, lane] = i32(some and (always or outside))
-
-
-@kernel
-def _try_again(book: Book, desk: Desk, fits: Fits, lanes: int, always: bool) -> None:
-    """Take the vectors of the best step or choose anew at its scale."""
-    factors, scales = fits.factors[:1], fits.trials[:1]
-    for lane in range(LANES):
-        scales[0, lane] = fits.scales[lane]
-        factors[0, lane] = f32(f32(1.0) / fits.scales[lane])
-    for g in range(fits.places.shape[0]):
-        _place_best(book, fits, g, always)
-        rows = slice(8 * g, 8 * g + 8)
-        _round(fits.x[rows].reshape(-1), factors[0], fits.combinations[g, 0])
-        group = Group(fits.x[rows], fits.roots[rows], fits.totals[g], fits.energy[g])
-        trials = Trials(factors, scales, fits.combinations[g, :1], fits.places[g : g + 1])
-        choose(desk, book, group, trials, fits.again[g, :lanes])
-
-
-@kernel
-def find(book: Book, desk: Desk, fits: Fits, lanes: int, always: bool) -> None:
-    """Find scales and vectors for the first `lanes` lanes; `always` chooses all vectors anew at the scale found.
-
-    Without it, those that are what the elements round to stay.
-    """
-    _try_all(book, desk, fits, lanes)
-    _keep_best(book, fits)
-    _try_again(book, desk, fits, lanes, always)
-    _fit(fits.weights, fits.products, book.words, fits.places, fits.packed, fits.sums)
-    for lane in range(LANES):
-        again = i32(0)
-        for g in range(fits.again.shape[0]):
-            again |= fits.again[g, lane]
-        refit = (again != i32(0)) & (fits.sums[1, lane] > f32(0.0))
-        fits.scales[lane] = f32(fits.sums[0, lane] / fits.sums[1, lane]) if refit else fits.scales[lane]
+            for g in range(groups):
+                _pack(words, chosen[g, step], packed)
+                _add(weights[g], products[g], packed, sums)
+            _keep_best(sums, step, scales, marks)
+        _invert(scales, factors, trials)
+        for g in range(groups):
+            _take_best(book.place, combinations[g], chosen[g], scales, always, marks, places[g])
+            _round(x[g], factors[:1], combinations[g])
+            group = Group(x[g], roots[g], totals[g], energy[g])
+            choose(desk, book, group, Trials(factors[:1], trials[:1], combinations[g], places[g : g + 1]), marks[2])
+            _pack(words, places[g], packed)
+            _add(weights[g], products[g], packed, sums)
+        _refit(sums, marks, scales)

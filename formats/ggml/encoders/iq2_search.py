@@ -18,7 +18,6 @@ numbers are so large or small that overflow or denormals could spoil the bounds.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,60 +25,21 @@ from numpy import float32 as f32
 from numpy import int32 as i32
 from numpy.typing import NDArray
 
-from hubclient.formats.ggml.encoders.neighbours import neighbours
+from hubclient.formats.ggml.encoders.iq2_book import Book, Desk
+from hubclient.formats.ggml.encoders.lanes import LANES, place
 from hubclient.formats.kernels import kernel
 
-RUN = 16  # lists are filled up to a multiple: one AVX-512 register of lines, two of AVX2
-_NOBODY = 144  # place in a table of sums that makes a line lie above all others
-_TABLE = 160  # the sums of four levels: l0 + 4 l1 + 16 l2 + 48 l3, and _NOBODY
 _CLOSE = f32(2.0**-17)  # 128 units in the last place
-_FAR = f32(1e30)
 _LARGEST = f32(np.finfo(np.float32).max)
-
-
-class Book(NamedTuple):
-    """A codebook and its lists of neighbours, each filled up to a multiple of RUN.
-
-    place    int16 [6561]: which vector a combination of levels is, or -1 (see `Neighbours`)
-    first    int32 [6562]: the neighbours of combination c are entries[first[c] : first[c + 1]]
-    entries  int16 [sum]: their places in the codebook; -1 fills up
-    heads    uint8 [sum]: where a table of sums has their first four levels; _NOBODY fills up
-    tails    uint8 [sum]: and their last four
-    levels   uint8 [vectors, 8]
-    words    uint32 [vectors]: 2 * level + 1 of a vector's elements, four bits each, the first lowest
-    """
-
-    place: NDArray[np.int16]
-    first: NDArray[np.int32]
-    entries: NDArray[np.int16]
-    heads: NDArray[np.uint8]
-    tails: NDArray[np.uint8]
-    levels: NDArray[np.uint8]
-    words: NDArray[np.uint32]
-
-
-class Desk(NamedTuple):
-    """Scratch of a search, for the group of eight and the list of neighbours at hand.
-
-    tables  float32 [2, 2, _TABLE]: A and B of the first and the last four levels
-    lines   float32 [2, longest list]: A and B of the neighbours
-    terms   float32 [8, 3]: what each element adds to the reference's sum at each level
-    found   int32 [steps]: numbers in the list, or -1
-    """
-
-    tables: NDArray[np.float32]
-    lines: NDArray[np.float32]
-    terms: NDArray[np.float32]
-    found: NDArray[np.int32]
 
 
 class Group(NamedTuple):
     """Groups of eight elements, one per lane.
 
-    x        float32 [8, lanes]: the elements
-    roots    float32 [8, lanes]: w, the square roots of their weights
-    weights  float32 [lanes]: sum(w)
-    energy   float32 [lanes]: sum(w x^2)
+    x        float32 [8 * LANES]: the elements, eight rows of lanes (see `place` of `lanes`)
+    roots    float32 [8 * LANES]: w, the square roots of their weights
+    weights  float32 [LANES]: sum(w)
+    energy   float32 [LANES]: sum(w x^2)
     """
 
     x: NDArray[np.float32]
@@ -91,45 +51,16 @@ class Group(NamedTuple):
 class Trials(NamedTuple):
     """Scales to be tried per lane, in descending order, and what is chosen at them.
 
-    factors       float32 [steps, lanes]: 1 / scale
-    scales        float32 [steps, lanes]
-    combinations  int32 [steps, lanes]: what the group rounds to, as the number of a combination
-    chosen        int16 [steps, lanes]: receives places in the codebook
+    factors       float32 [steps, LANES]: 1 / scale
+    scales        float32 [steps, LANES]
+    combinations  int32 [steps or more, LANES]: what the group rounds to, as the number of a combination
+    chosen        int16 [steps, LANES]: receives places in the codebook
     """
 
     factors: NDArray[np.float32]
     scales: NDArray[np.float32]
     combinations: NDArray[np.int32]
     chosen: NDArray[np.int16]
-
-
-@cache
-def book(name: str) -> Book:
-    """The codebook IQ2_XXS, IQ2_XS or IQ2_S, made at the first call."""
-    lists = neighbours(name)
-    counts = np.diff(lists.first)
-    first = np.zeros(counts.size + 1, np.int32)
-    np.cumsum(-(-counts // RUN) * RUN, out=first[1:])
-    at = np.arange(lists.entries.size) + np.repeat(first[:-1] - lists.first[:-1], counts)
-    entries = np.full(first[-1], -1, np.int16)
-    entries[at] = lists.entries
-    halves = np.full((2, first[-1]), _NOBODY, np.uint8)
-    halves[:, at] = (lists.levels.reshape(-1, 2, 4) @ (1, 4, 16, 48)).T[:, lists.entries]
-    odd = lists.levels.astype(np.uint32) * 2 + 1
-    words = (odd << np.arange(0, 32, 4, np.uint32)).sum(1, dtype=np.uint32)
-    return Book(lists.place, first, entries, halves[0], halves[1], lists.levels, words)
-
-
-@kernel
-def desk(book: Book, steps: int) -> Desk:
-    """Scratch for a codebook and a number of trials."""
-    longest = 0
-    for c in range(book.place.size):
-        longest = max(longest, book.first[c + 1] - book.first[c])
-    tables = np.zeros((2, 2, _TABLE), np.float32)
-    tables[0, 0, _NOBODY] = _FAR
-    lines, terms = np.empty((2, longest), np.float32), np.empty((8, 3), np.float32)
-    return Desk(tables, lines, terms, np.empty(steps, np.int32))
 
 
 @kernel
@@ -153,11 +84,9 @@ def _fill(table: Any, first: f32, second: f32, third: f32, fourth: f32, square: 
 def _lay_out(x: Any, roots: Any, lane: int, tables: Any) -> None:
     """Fill in the tables for the group of a lane."""
     for half in range(2):
-        i, j, k, m = 4 * half, 4 * half + 1, 4 * half + 2, 4 * half + 3
-        first, second, third, fourth = roots[i, lane], roots[j, lane], roots[k, lane], roots[m, lane]
-        _fill(tables[0, half], first, second, third, fourth, True)
-        first, second = f32(first * x[i, lane]), f32(second * x[j, lane])
-        third, fourth = f32(third * x[k, lane]), f32(fourth * x[m, lane])
+        i, j, k, m = place(4 * half, lane), place(4 * half + 1, lane), place(4 * half + 2, lane), place(4 * half + 3, lane)
+        _fill(tables[0, half], roots[i], roots[j], roots[k], roots[m], True)
+        first, second, third, fourth = f32(roots[i] * x[i]), f32(roots[j] * x[j]), f32(roots[k] * x[k]), f32(roots[m] * x[m])
         _fill(tables[1, half], first, second, third, fourth, False)
 
 
@@ -178,24 +107,15 @@ def _ordered(value: f32) -> i32:
 
 
 @kernel
-def _above(least: i32, factor: f32, weights: f32, energy: f32) -> f32:
-    """How high a line may be at r = `factor` for its neighbour to be the reference's choice; infinite if nobody knows.
+def _limit(least: i32, factor: f32, weights: f32, energy: f32) -> f32:
+    """How high a line may be at r = `factor` for its neighbour to be the reference's choice; NaN if nobody knows.
 
     `least` is the height of the lowest line, as `_ordered` has it.
     """
     height = i32(least ^ i32(i32(least >> i32(31)) & i32(0x7FFFFFFF))).view(np.float32)
     bound = f32(f32(f32(25.0) * weights) + f32(f32(factor * factor) * energy))
     safe = (factor > f32(2.0**-30)) & (factor < f32(2.0**30)) & (weights > f32(2.0**-40)) & (weights < f32(2.0**40))
-    return f32(height + f32(bound * _CLOSE)) if safe & (bound < f32(2.0**60)) else f32(np.inf)
-
-
-@kernel
-def _limit(lines: Any, count: int, factor: f32, weights: f32, energy: f32) -> f32:
-    """How high a line may be at r = `factor` for its neighbour to be the reference's choice."""
-    steep, least = f32(f32(2.0) * factor), i32(0x7FFFFFFF)
-    for n in range(count):
-        least = min(least, _ordered(f32(lines[0, n] - f32(steep * lines[1, n]))))
-    return _above(least, factor, weights, energy)
+    return f32(height + f32(bound * _CLOSE)) if safe & (bound < f32(2.0**60)) else f32(np.nan)
 
 
 @kernel
@@ -209,7 +129,7 @@ def _only(lines: Any, count: int, one: f32, two: f32, weights: f32, energy: f32)
     for n in range(count):
         least_one = min(least_one, _ordered(f32(lines[0, n] - f32(steep_one * lines[1, n]))))
         least_two = min(least_two, _ordered(f32(lines[0, n] - f32(steep_two * lines[1, n]))))
-    limit_one, limit_two = _above(least_one, one, weights, energy), _above(least_two, two, weights, energy)
+    limit_one, limit_two = _limit(least_one, one, weights, energy), _limit(least_two, two, weights, energy)
     found_one, found_two = i32(0), i32(0)  # the sum of their numbers, and above it how many they are
     for n in range(count):
         number = i32(i32(n) | i32(0x10000))
@@ -221,9 +141,7 @@ def _only(lines: Any, count: int, one: f32, two: f32, weights: f32, energy: f32)
 
 
 @kernel
-def _settle(
-    lines: Any, count: int, factors: Any, lane: int, weights: f32, energy: f32, start: int, end: int, found: Any
-) -> None:
+def _settle(lines: Any, count: int, factors: Any, lane: int, weights: f32, energy: f32, start: int, end: int, found: Any) -> None:
     """Fill in `found` from step `start` to `end`: halve the way until both ends have the same neighbour."""
     one, two = _only(lines, count, factors[start, lane], factors[end, lane], weights, energy)
     for step in range(start, end):
@@ -245,25 +163,17 @@ def _settle(
 
 
 @kernel
-def _measure(x: Any, roots: Any, lane: int, scale: f32, terms: Any) -> None:
-    """What each element adds to the reference's sum at each level."""
+def _measured(x: Any, roots: Any, lane: int, scale: f32, terms: Any, entries: Any, start: int, count: int, levels: Any) -> i32:
+    """The neighbour that the reference takes, as its number in the list, by the reference's own operations."""
     for i in range(8):
         for level in range(3):
-            apart = f32(f32(scale * f32(2 * level + 1)) - x[i, lane])
-            terms[i, level] = f32(f32(roots[i, lane] * apart) * apart)
-
-
-@kernel
-def _first_nearest(
-    terms: Any, lines: Any, factor: f32, limit: f32, entries: Any, start: int, count: int, levels: Any
-) -> i32:
-    """The neighbour that the reference takes, of those whose lines are not above `limit` or no numbers."""
-    steep = f32(f32(2.0) * factor)
+            apart = f32(f32(scale * f32(2 * level + 1)) - x[place(i, lane)])
+            terms[i, level] = f32(f32(roots[place(i, lane)] * apart) * apart)
     best, found = _LARGEST, i32(0)
     for n in range(count):
         entry = entries[start + n]
-        if entry < 0 or f32(lines[0, n] - f32(steep * lines[1, n])) > limit:
-            continue
+        if entry < 0:
+            break
         distance = f32(0.0)
         for i in range(8):
             distance = f32(distance + terms[i, levels[entry, i]])
@@ -273,38 +183,36 @@ def _first_nearest(
 
 
 @kernel
-def choose(desk: Desk, book: Book, group: Group, trials: Trials, wanted: Any) -> None:
-    """Choose vectors at all steps, for the lanes that are above zero in `wanted`.
+def choose(desk: Desk, book: Book, group: Group, trials: Trials, wanted: NDArray[np.int32]) -> None:
+    """Choose vectors at all steps, for the lanes that are above zero in int32 [LANES].
 
     Fields are taken out of their tuples here, once: each time costs two atomic operations on a reference count.
     """
     tables, lines, terms, found = desk.tables, desk.lines, desk.terms, desk.found
-    place, first, entries, levels, heads, tails = book.place, book.first, book.entries, book.levels, book.heads, book.tails
+    inside, first, entries, levels, heads, tails = book.place, book.first, book.entries, book.levels, book.heads, book.tails
     x, roots, weights, energies = group.x, group.roots, group.weights, group.energy
     factors, scales, combinations, chosen = trials.factors, trials.scales, trials.combinations, trials.chosen
     steps = factors.shape[0]
-    for lane in range(wanted.size):
-        laid, end, at = False, 0, steps if not wanted[lane] > 0 else 0
+    for lane in range(LANES):
+        laid = False
+        at = 0 if wanted[lane] > 0 else steps
         while at < steps:
-            combination = combinations[at, lane]
-            inside = place[combination]
-            end = at
+            combination, end = combinations[at, lane], at
+            vector = inside[combination]
             while end < steps and combinations[end, lane] == combination:
-                chosen[end, lane] = inside
+                chosen[end, lane] = vector
                 end += 1
-            if inside < 0:
+            if vector < 0:
                 if not laid:
                     _lay_out(x, roots, lane, tables)
                     laid = True
-                weight, energy, start = weights[lane], energies[lane], first[combination]
+                start = first[combination]
                 count = first[combination + 1] - start
                 _draw(heads, tails, start, count, tables, lines)
-                _settle(lines, count, factors, lane, weight, energy, at, end - 1, found)
+                _settle(lines, count, factors, lane, weights[lane], energies[lane], at, end - 1, found)
                 for step in range(at, end):
                     number = found[step]
                     if number < 0:
-                        _measure(x, roots, lane, scales[step, lane], terms)
-                        limit = _limit(lines, count, factors[step, lane], weight, energy)
-                        number = _first_nearest(terms, lines, factors[step, lane], limit, entries, start, count, levels)
+                        number = _measured(x, roots, lane, scales[step, lane], terms, entries, start, count, levels)
                     chosen[step, lane] = entries[start + number]
             at = end

@@ -18,7 +18,16 @@ from numpy import uint8 as u8
 from hubclient.formats.ggml import Kernel
 from hubclient.formats.ggml.encoders.bytelanes import bytes_like, put_halves, write_blocks
 from hubclient.formats.ggml.encoders.lanes import LANES, importance_to_lanes, lanes_like, to_lanes
-from hubclient.formats.ggml.encoders.minimum import FACTOR, FIT, FLOOR, MINIMUM, SCALE, level_of, search, search_like
+from hubclient.formats.ggml.encoders.minimum import (
+    FACTOR,
+    FLOOR,
+    MINIMUM,
+    SCALE,
+    fits_like,
+    search,
+    search_like,
+    trial_level,
+)
 from hubclient.formats.ggml.encoders.symmetric import STATE, fit_linear, raw_levels
 from hubclient.formats.kernels import Bytes, Floats, kernel
 
@@ -91,15 +100,15 @@ def fit_symmetric(values: Floats, importance: Floats, reach: f32, blocks: Bytes)
 def fit_affine(values: Floats, importance: Floats, top: int, blocks: Bytes) -> None:
     """Q4_1 (top 15) and Q5_1 (top 31): levels 0 to top above the minimum."""
     x, weights, levels, rows = lanes_like(_ROWS), lanes_like(_ROWS), bytes_like(_ROWS), bytes_like(blocks.shape[1])
-    fits, work, trial = np.empty((FIT, 1, LANES), np.float32), search_like(), lanes_like(_ROWS)
+    fits, work, trial = fits_like(1), search_like(), lanes_like(_ROWS)
     means, spread = mean_squares(values, importance.shape[0]), np.empty(LANES, np.float32)
     for first in range(0, values.shape[0], LANES):
         load(values, importance, first, means, spread, x, weights)
-        search(x.reshape(-1), weights.reshape(-1), _ROWS, top, -0.9, 0.05, 36, False, work, trial.reshape(-1), fits, 0)
+        search(x.reshape(-1), weights.reshape(-1), _ROWS, top, -0.9, 0.05, 36, False, True, work, trial.reshape(-1), fits, 0)
         for i in range(_ROWS):
             for lane in range(LANES):
                 above = f32(x[i, lane] - fits[FLOOR, 0, lane])
-                levels[i, lane] = u8(level_of(f32(fits[FACTOR, 0, lane] * above), i32(top)))
+                levels[i, lane] = u8(trial_level(f32(fits[FACTOR, 0, lane] * above), i32(top), True))
         for lane in range(LANES):
             fits[MINIMUM, 0, lane] = f32(-fits[MINIMUM, 0, lane])
         put_halves(fits[SCALE, 0], rows, 0)
