@@ -54,7 +54,7 @@ DISTILBERT = Architecture(
     shapes=with_biases({
         "distilbert.embeddings.word_embeddings.weight": ("vocab_size", "dim"),
         "distilbert.embeddings.position_embeddings.weight": ("max_position_embeddings", "dim"),
-        **alike((f"{LAYER}.attention.{x}_lin" for x in ("q", "k", "v", "out")), "dim", "dim"),
+        **alike((*(f"{LAYER}.attention.{x}_lin" for x in ("q", "k", "v", "out")), "pre_classifier"), "dim", "dim"),
         **alike(("distilbert.embeddings.LayerNorm", f"{LAYER}.sa_layer_norm", f"{LAYER}.output_layer_norm"), "dim"),
         f"{LAYER}.ffn.lin1.weight": ("hidden_dim", "dim"), f"{LAYER}.ffn.lin2.weight": ("dim", "hidden_dim"),
     }),

@@ -1,7 +1,8 @@
 """Encoders of ggml's block types against ggml's own, in one thread each, with and without importance.
 
-The rows are normal; kernels are compiled and tables set up before the clock starts. A ratio is that of the fastest runs:
-what else the machine does can only slow one down.
+The rows are normal; kernels are compiled and tables set up before the clock starts. The clock is that of the thread, which
+stands still while other processes have the core: on a busy machine wall time would favour whoever needs less than a time
+slice. A ratio is that of the fastest runs, since what else the machine does can only slow one down.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.runs import in_turns
 
 _SLOW = ("IQ1", "IQ2", "IQ3")  # searches through codebooks
 _COLUMNS = 4096
+_MOMENT = 0.05  # seconds
 
 
 def measure(bench: Path, rounds: int, types: Sequence[str] = ()) -> list[Figure]:
@@ -78,7 +80,9 @@ def _figure(library: Any, name: str, weighted: bool, rounds: int) -> Figure:
 
 
 def _speed(run: Callable[[], object], weights: int) -> float:
-    """Million weights in a second."""
-    start = time.perf_counter()
-    run()
-    return weights / (time.perf_counter() - start) / 1e6
+    """Million weights in a second of the thread's own time, over as many runs as fill a moment."""
+    start, runs = time.thread_time(), 0
+    while (spent := time.thread_time() - start) < _MOMENT:
+        run()
+        runs += 1
+    return weights * runs / spent / 1e6

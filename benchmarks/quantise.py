@@ -67,7 +67,7 @@ def _one_step(bench: Path, rounds: int) -> list[Figure]:
 
     def compared(name: str, run: Callable[[], float]) -> float:
         seconds = run()
-        made[name] = _tensors(out)
+        made[name] = digests(out)
         return seconds
 
     measured(hubclient("convert", small, fresh(out, small), "--to", "gguf", "--type", _ONE))
@@ -83,8 +83,8 @@ def _one_step(bench: Path, rounds: int) -> list[Figure]:
     ]
 
 
-def _tensors(path: Path) -> dict[str, str]:
-    """Type, shape and digest of a GGUF's tensors by name."""
+def digests(path: Path) -> dict[str, str]:
+    """A digest of each tensor of a GGUF: of its type, shape and bytes."""
     from hubclient.formats.gguf import FORMAT
 
     found = {}

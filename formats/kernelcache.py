@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
+from numba.core.sigutils import normalize_signature
 
 _NAME = "hubclient"
 
@@ -44,9 +45,11 @@ class KernelCache(NullCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for these types of arguments, None if there is none that can be loaded."""
         try:
-            return self._cache.load_overload(sig, target_context) if folder() else None
+            found = self._cache.load_overload(sig, target_context) if folder() else None
         except Exception:  # unpickling damaged data may raise anything, and compiling anew always helps
             return None
+        # two processes that add to one index at once may have given their files the same name
+        return found if found is not None and found.signature.args == normalize_signature(sig)[0] else None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function, if there is a place for it."""
@@ -55,6 +58,10 @@ class KernelCache(NullCache):
                 self._cache.save_overload(sig, data)
         except OSError:  # a full disk, or a folder that has gone: it is compiled again next time
             return
+        except Exception:  # the index that it is to be added to is damaged
+            with suppress(OSError):
+                self._cache.flush()
+                self._cache.save_overload(sig, data)
 
     @property
     def _cache(self) -> FunctionCache:

@@ -16,12 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.errors import Lossy, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.errors import Lossy, SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
+from hubclient.formats.safetensors.reader import INDEX
 from hubclient.garbage import uncollected
 from hubclient.model import Quantization, Request, display_name
 from hubclient.plan import OutputPlan, Plan, lay_out
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
+from hubclient.spokes.reach import refuse_without_layout
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -100,6 +102,14 @@ class Checkpoint:
         """What to call it: repository, folder or file name."""
         return display_name(self.opened.path)
 
+    @property
+    def inputs(self) -> frozenset[Path]:
+        """What no output may replace: the folder or file itself, its weights and small files; with links followed."""
+        opened = self.opened
+        index = [opened.path / INDEX] if opened.path.is_dir() else []
+        found = (opened.path, *(file.path for file in opened.all_files), *opened.sidecars.values(), *index)
+        return frozenset(item.resolve() for item in found)
+
     @uncollected()
     def plan(
         self,
@@ -134,9 +144,16 @@ class Checkpoint:
         if wishes.chooses and not getattr(writer, "RECIPES", False):
             raise UsageError(f"which tensor becomes which type can be chosen for GGUF; {format} has no recipes")
         model = self._part(only)
+        if only != "tokenizer":
+            refuse_without_layout(model, format, self.host)
         asked = (Request(name, pre, max_shard_size, only, group_size, wishes) for name in names)
         written = (writer.write(model, part) for request in asked for part in writer.parts(model, request))
-        targets = _distinct(replace(target, nonfinite=wishes.nonfinite, measured=wishes.measure) for target in written)
+        try:
+            targets = _distinct(replace(target, nonfinite=wishes.nonfinite, measured=wishes.measure) for target in written)
+        except UnmappedTensor as error:
+            from hubclient.spokes.belonging import explained
+
+            raise explained(model, error, self.host) from None
         paths = self._paths(out, format, targets, only)
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         for output in outputs:
@@ -205,13 +222,7 @@ class Checkpoint:
 
     def _check_output(self, output: OutputPlan) -> None:
         """UsageError if an output, or one of its files, is where the source is or where no file can be."""
-        opened, path = self.opened, output.path
-        source = opened.path.resolve()
-        inputs = {
-            source,
-            *(file.path.resolve() for file in opened.all_files),
-            *(item.resolve() for item in opened.sidecars.values()),
-        }
+        path, inputs = output.path, self.inputs
         if output.folder and any(path in (item, *item.parents) for item in inputs):
             raise UsageError(f"{path}: is the source itself, or a folder that it lies in; name another output")
         for file in () if output.folder else {path, *output.paths()}:

@@ -52,18 +52,30 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
 
 
 def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The architecture if it is known; otherwise why it is not, for inspecting must not depend on it."""
+    """The architecture and what it converts to, and why to no more; if it is not known, why, for inspecting must not depend on it."""
+    from hubclient.spokes.reach import stuck, targets
+
     try:
         model = checkpoint.model
     except HubclientError as error:
         return {"architecture": None, "class": None, "why": str(error)}
-    targets = sorted({checkpoint.format, "safetensors", *model.architecture.layouts})
+    why = stuck(model) or ("" if model.tensors else _weightless(checkpoint))
     return {
         "architecture": model.architecture.name,
         "class": model.hf_class,
-        "converts_to": targets,
+        "converts_to": list(targets(model, checkpoint.host)),
+        **({"why": why} if why else {}),
         "config": dict(model.raw_config),
     }
+
+
+def _weightless(checkpoint: Checkpoint) -> str:
+    """Why there are no weights that could be converted."""
+    try:
+        checkpoint.host.format(checkpoint.format).open(checkpoint.opened.path)
+    except HubclientError as error:
+        return str(error)
+    return "there are no tensors"
 
 
 def _place(plane: Extent) -> dict[str, Any]:

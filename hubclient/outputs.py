@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class Output:
             self._done = self._verified(recorded.entries)
         elif self._ours:
             self._renaming = recorded.finished and self._is_whole()
-            for entry in _once(recorded.entries) if self._renaming else ():
+            for entry in _latest(recorded.entries) if self._renaming else ():
                 self._count(entry)
         elif not self._force:
             self._refuse_unfinished(plan, recorded)
@@ -208,17 +209,17 @@ class Output:
                 return False
         return True
 
-    def _verified(self, entries: Iterable[Entry]) -> _Ranges:
-        """The rows whose bytes are what the journal says, neighbours joined."""
+    def _verified(self, entries: Sequence[Entry]) -> _Ranges:
+        """The rows whose bytes are what the journal says, neighbours joined; what became of their values is counted."""
         done: _Ranges = {}
         steps, good = self.output.steps, []
-        for entry in sorted(entries, key=_rows_of):
+        for entry in entries:
             if entry.step not in range(len(steps)) or not 0 <= entry.start < entry.stop <= steps[entry.step].array.rows:
                 continue
             if self._crc32(steps[entry.step].stretches(entry.start, entry.stop)) == entry.crc:
-                _join(done.setdefault(entry.step, []), entry.start, entry.stop)
                 good.append(entry)
-        for entry in _once(good):
+        for entry in sorted(_latest(good), key=_rows_of):
+            _join(done.setdefault(entry.step, []), entry.start, entry.stop)
             self._count(entry)
         return done
 
@@ -256,12 +257,17 @@ def _rows_of(entry: Entry) -> tuple[int, int, int]:
     return entry.step, entry.start, entry.stop
 
 
-def _once(entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Entries that speak of rows of which no other has spoken: rows are written again if they were found damaged."""
-    counted: dict[int, int] = {}
-    for entry in sorted(entries, key=_rows_of):
-        if entry.start >= counted.get(entry.step, 0):
-            counted[entry.step] = entry.stop
+def _latest(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """Entries of which none speaks of rows that another does, the later ones first: rows that were found damaged are written
+    again, in other tiles, and then what was said of them before holds again.
+    """
+    taken: dict[int, list[tuple[int, int]]] = {}
+    for entry in reversed(entries):
+        ranges, rows = taken.setdefault(entry.step, []), (entry.start, entry.stop)
+        at = bisect_left(ranges, rows)
+        free = (at == 0 or ranges[at - 1][1] <= entry.start) and (at == len(ranges) or entry.stop <= ranges[at][0])
+        if free:
+            ranges.insert(at, rows)
             yield entry
 
 

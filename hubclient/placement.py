@@ -12,7 +12,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.expressions import evaluate, lookup
@@ -46,7 +46,8 @@ class PlacementPlan:
     """Where each module goes. `device_map` is what accelerate and Transformers take; unit of all sizes: bytes.
 
     `modules` lie on one device each and not within each other: a block is one of them, or each of its parts is.
-    `override_tensor` are values of llama.cpp's option of that name, which puts the same experts on the CPU.
+    `homes` has the devices of `modules` as they were named to us. `override_tensor` are values of llama.cpp's option of that
+    name, which puts the same experts on the CPU.
     """
 
     modules: tuple[Module, ...]
@@ -55,6 +56,7 @@ class PlacementPlan:
     sizes: Mapping[str, int]
     context: int | None
     override_tensor: tuple[str, ...] = ()
+    homes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
@@ -90,7 +92,8 @@ def place(
     filling = _filled(modules, cuts, devices)
     listed = tuple(part for module in modules for part in _listed(module, cuts, filling.homes))
     spelled = {spelling: _accelerate(filling.homes[m.name]) for m in listed for spelling in _spellings(m.name, model)}
-    return PlacementPlan(listed, spelled, filling.used, dict(devices), context, _overrides(model, cuts, filling.homes))
+    homes = {module.name: filling.homes[module.name] for module in listed}
+    return PlacementPlan(listed, spelled, filling.used, dict(devices), context, _overrides(model, cuts, filling.homes), homes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,8 +50,8 @@ class Step:
     """One output tensor: the array behind it, its encoding, its place: several if the encoding has planes, in their order.
 
     `index` counts an output's steps; `fits` says that the values are known to fit a narrower encoding. What is quantised may
-    go by the `importance` of its columns (whose `read` gives float32 (matrices, columns), the matrices being the experts of a
-    stack); NaN and infinities are refused unless `nonfinite`; `measured` says that it is found out how far values are off.
+    go by the `importance` of its columns (whose `read(first, last)` gives float32 (matrices, columns), the matrices being the
+    experts of a stack, of which there are `matrices`); NaN and infinities are refused unless `nonfinite`; `measured` says that it is found out how far values are off.
     """
 
     index: int

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from hubclient.architectures.language.arrays import Leaf
-    from hubclient.formats.model import Encoding, TensorRef
+    from hubclient.formats.model import Encoding, OpenedCheckpoint, TensorRef
     from hubclient.model import Model, Target
 
     Rows = np.ndarray[Any, Any]
@@ -71,12 +71,15 @@ class TensorVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of `verify`. `differences` are metadata and tokenizer keys that are not equal."""
+    """The result of `verify`. `differences` are metadata and tokenizer keys that are not equal; `uncompared` are sentences on
+    parts that only one of the two has, which is no fault.
+    """
 
     path: Path
     against: Path
     tensors: tuple[TensorVerdict, ...]
     differences: tuple[str, ...]
+    uncompared: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -98,6 +101,7 @@ class Report:
             "against": str(self.against),
             "counts": self.counts(),
             "differences": list(self.differences),
+            "uncompared": list(self.uncompared),
             "tensors": [tensor.as_json() for tensor in self.tensors],
         }
 
@@ -105,23 +109,51 @@ class Report:
 def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, jobs: int | None = None) -> Report:
     """Compare the checkpoint at `path` with the one it should have come from; any two known formats.
 
+    Of a vision model in GGUF the projector beside the text part is compared as well.
     Raises what opening them raises (SourceMissing, UnsupportedFormat, UnsupportedArchitecture, DamagedInput).
     """
     from hubclient.execute import cores
 
     tested, reference = Checkpoint.from_pretrained(path), Checkpoint.from_pretrained(against)
     model = _packed_alike(reference.model, tested)
-    target = spoke(tested.host.format(tested.format)).write(model, _request(tested))
-    names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
-    stored = tested.opened.tensors
-    with FilePool() as pool, ThreadPoolExecutor(jobs or cores(), "hubclient") as threads:
+    parts, uncompared = _parts(tested, model)
+    judged: list[TensorVerdict] = []
+    differences: list[str] = []
+    for opened, target in parts:
+        names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
+        judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores())
+        differences += _differences(opened, target, folder=tested.host.format(tested.format).folder)
+    return Report(Path(path), Path(against), tuple(judged), tuple(differences), uncompared)
+
+
+def _parts(tested: Checkpoint, model: Model) -> tuple[list[tuple[OpenedCheckpoint, Target]], tuple[str, ...]]:
+    """What is tested, each file with what it should be, and what is not."""
+    from hubclient.spokes import projector
+
+    writer, asked, opened = spoke(tested.host.format(tested.format)), _request(tested), tested.opened
+    parts = [(opened, writer.write(model, asked))]
+    if opened.format != "gguf" or asked.only == "projector":
+        return parts, ()
+    there, wanted = opened.companion, bool(projector.split(model)[1])
+    if there is not None and wanted:
+        parts.append((there, writer.write(model, replace(asked, only="projector"))))
+    elif there is not None:
+        return parts, (f"{there.path}: the vision part is not compared, as the reference has none",)
+    elif wanted:
+        return parts, (f"{opened.path}: the vision part is not compared, as no projector lies beside this file",)
+    return parts, ()
+
+
+def _judged(
+    names: Mapping[str, Array], stored: Mapping[str, TensorRef], recomputable: set[str], jobs: int
+) -> Iterable[TensorVerdict]:
+    """Every tensor that is there or should be; those in `recomputable` need not."""
+    with FilePool() as pool, ThreadPoolExecutor(jobs, "hubclient") as threads:
         reader = Reader(pool)
         both = [name for name in stored if name in names]
-        judged = list(threads.map(lambda name: _judge(name, names[name], stored[name], reader), both))
-    recomputable = _recomputable(model, target)
-    judged += [TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable]
-    judged += [TensorVerdict(name, "extra") for name in stored if name not in names]
-    return Report(Path(path), Path(against), tuple(judged), tuple(_differences(tested, target)))
+        yield from threads.map(lambda name: _judge(name, names[name], stored[name], reader), both)
+    yield from (TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable)
+    yield from (TensorVerdict(name, "extra") for name in stored if name not in names)
 
 
 def _packed_alike(model: Model, tested: Checkpoint) -> Model:
@@ -241,16 +273,16 @@ def _affine_bound(want: Rows, encoding: Encoding) -> Rows:
     return bound
 
 
-def _differences(tested: Checkpoint, target: Target) -> Iterable[str]:
+def _differences(opened: OpenedCheckpoint, target: Target, *, folder: bool) -> Iterable[str]:
     from hubclient.formats.tokenizers.hf import TOKENIZER_LIMIT
 
-    if not tested.host.format(tested.format).folder:  # all is in the one file
-        yield from _unequal(_plain(target.spec.metadata), _plain(tested.opened.metadata))
+    if not folder:  # all is in the one file
+        yield from _unequal(_plain(target.spec.metadata), _plain(opened.metadata))
         return
     for name, data in target.spec.sidecars.items():
-        if name not in tested.opened.sidecars:
+        if name not in opened.sidecars:
             yield f"{name} is missing"
-        elif not _same_file(data, read_source(tested.opened.sidecars[name], TOKENIZER_LIMIT)[0], name):
+        elif not _same_file(data, read_source(opened.sidecars[name], TOKENIZER_LIMIT)[0], name):
             yield f"{name} differs"
 
 

@@ -102,15 +102,16 @@ def _packed(step: Step, rows: _Rows) -> Rows:
     tile, columns = rows.tile, rows.tile.group.array.columns
     if step.importance is None:
         return codecs.transcode(rows.raw, rows.encoding, step.encoding, columns)
-    importance = step.importance.read()
-    each = tile.group.array.rows // len(importance)  # rows of one matrix
+    each = tile.group.array.rows // step.importance.matrices  # rows of one matrix
+    first = tile.start // each
+    importance = step.importance.read(first, -(-tile.stop // each))
     data = np.empty((len(rows.raw), step.encoding.row_bytes(columns)), np.uint8)
     start = tile.start
     while start < tile.stop:
         number = start // each
         stop = min(tile.stop, (number + 1) * each)
         part = slice(start - tile.start, stop - tile.start)
-        codecs.transcode(rows.raw[part], rows.encoding, step.encoding, columns, data[part], importance[number])
+        codecs.transcode(rows.raw[part], rows.encoding, step.encoding, columns, data[part], importance[number - first])
         start = stop
     return data
 

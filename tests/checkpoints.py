@@ -288,3 +288,19 @@ def _document(added: list[tuple[str, int]], normalizer: Any, cut: Any, around: A
 
 def _dump(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What config.json says."""
+    content: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return content
+
+
+def edited(source: Path, target: Path, **changes: Any) -> Path:
+    """A copy whose config says something else; None takes a key away."""
+    for path in source.iterdir():
+        target.mkdir(exist_ok=True)
+        (target / path.name).write_bytes(path.read_bytes())
+    config = {**config_of(target), **changes}
+    (target / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return target

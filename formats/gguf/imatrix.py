@@ -7,10 +7,10 @@ multiplied by, a row for each matrix in it: an expert) and `NAME.counts` (how ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import F32
@@ -73,20 +73,34 @@ class ImportanceMatrix:
     chunk_size: int
     source: Path | None = None
 
-    def weights(self, name: str, shape: tuple[int, ...]) -> Numbers | None:
-        """Mean squares for the columns of a tensor of this row-major shape: float32 (matrices, columns), None if not known.
+    def knows(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether there is an entry for a tensor of this row-major shape.
 
-        Raises DamagedInput if there is an entry of another size; for the token embedding such a one is ignored.
+        Raises DamagedInput if it is of another size; for the token embedding such a one is ignored.
         """
         if name not in self.entries:
+            return False
+        size, (matrices, columns) = size_of(self.entries, name), sizes_of(shape)
+        if size != matrices * columns and name != _EMBEDDING:
+            raise DamagedInput(_misfit(name, size, matrices, columns), file=self.source, tensor=name)
+        return size == matrices * columns
+
+    def weights(self, name: str, shape: tuple[int, ...], first: int = 0, last: int | None = None) -> Numbers | None:
+        """Mean squares for the columns of a tensor of this row-major shape, of its matrices [first, last): float32 (matrices,
+        columns), None if not known. Nothing else is read. Raises as `knows` does.
+        """
+        if not self.knows(name, shape):
             return None
-        values = self.entries[name].values
-        matrices, columns = _sizes(shape)
-        if values.size != matrices * columns:
-            if name == _EMBEDDING:
-                return None
-            raise DamagedInput(_misfit(name, values.size, matrices, columns), file=self.source, tensor=name)
-        return values.reshape(matrices, columns)
+        matrices, columns = sizes_of(shape)
+        start, stop = first * columns, (matrices if last is None else last) * columns
+        if isinstance(self.entries, StoredEntries):
+            return self.entries.part(name, start, stop).values.reshape(-1, columns)
+        return _part(self.entries[name], start, stop).values.reshape(-1, columns)
+
+    def alone(self, name: str) -> ImportanceMatrix:
+        """The same without all other entries."""
+        entries = self.entries.alone(name) if isinstance(self.entries, StoredEntries) else {name: self.entries[name]}
+        return replace(self, entries=entries)
 
 
 def read_imatrix(path: Path) -> ImportanceMatrix:
@@ -102,7 +116,7 @@ def read_imatrix(path: Path) -> ImportanceMatrix:
         return read_dat(path)
     header = read_header(path)
     datasets, chunks, chunk_size = _described(header)
-    entries = StoredEntries(_pairs(header), _read_pair)
+    entries = StoredEntries(_pairs(header))
     check_entries(path, entries)
     return ImportanceMatrix(entries, datasets, chunks, chunk_size, path)
 
@@ -142,10 +156,10 @@ def check_fits(matrix: ImportanceMatrix, shapes: Mapping[str, tuple[int, ...]]) 
     if strange:
         told = f"{strange[0]}{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}"
         raise DamagedInput(f"is the importance matrix of another model: this one has no {told}", file=matrix.source)
-    for name, entry in matrix.entries.items():
-        rows, columns = _sizes(shapes[name])
-        if entry.sums.size != rows * columns and name != _EMBEDDING:
-            told = _misfit(name, entry.sums.size, rows, columns)
+    for name in matrix.entries:
+        size, (rows, columns) = size_of(matrix.entries, name), sizes_of(shapes[name])
+        if size != rows * columns and name != _EMBEDDING:
+            told = _misfit(name, size, rows, columns)
             raise DamagedInput(f"is the importance matrix of another model: {told}", file=matrix.source, tensor=name)
     unknown = (name for name in shapes if name not in matrix.entries)
     return tuple(name for name in unknown if name.startswith("blk.") and len(shapes[name]) > 1)
@@ -162,15 +176,37 @@ def recorded(matrix: ImportanceMatrix, file: str) -> dict[str, Value]:
     return keys
 
 
-class StoredEntries(Mapping[str, Entry]):
-    """Entries that stay in their file: `places` by name, and how one is read."""
+class StoredEntry(Protocol):
+    """An entry in a file."""
 
-    def __init__(self, places: Mapping[str, Any], read: Callable[[Any], Entry]) -> None:
+    @property
+    def size(self) -> int:
+        """How many sums it has."""
+
+    def read(self, start: int, stop: int) -> Entry:
+        """The sums [start, stop), which follow each other row by row, and the counts that go with them."""
+
+
+class StoredEntries(Mapping[str, Entry]):
+    """Entries that stay in their file."""
+
+    def __init__(self, places: Mapping[str, StoredEntry]) -> None:
         self._places = places
-        self._read = read
 
     def __getitem__(self, name: str) -> Entry:
-        return self._read(self._places[name])
+        return self._places[name].read(0, self._places[name].size)
+
+    def part(self, name: str, start: int, stop: int) -> Entry:
+        """As `StoredEntry.read`."""
+        return self._places[name].read(start, stop)
+
+    def size(self, name: str) -> int:
+        """How many sums an entry has; nothing is read."""
+        return self._places[name].size
+
+    def alone(self, name: str) -> StoredEntries:
+        """That entry and no other."""
+        return StoredEntries({name: self._places[name]})
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -222,7 +258,7 @@ def _described(header: Header) -> tuple[tuple[str, ...], int, int]:
     return tuple(metadata[DATASETS].value), int(metadata[CHUNKS].value), int(metadata[CHUNK_SIZE].value)
 
 
-def _pairs(header: Header) -> dict[str, tuple[TensorRef, TensorRef]]:
+def _pairs(header: Header) -> dict[str, _Pair]:
     """Sums and counts of each entry, by name; tensors of other kinds are not read by llama-quantize either."""
     path, found = header.file.path, header.tensors
     names = {name.removesuffix(end): None for name in found for end in (SUMS, COUNTS) if name.endswith(end)}
@@ -234,7 +270,7 @@ def _pairs(header: Header) -> dict[str, tuple[TensorRef, TensorRef]]:
             if found[name + end].encoding != F32:
                 told = f"the tensor {shown(name + end)} is stored as {found[name + end].encoding}, it has to be F32"
                 raise DamagedInput(told, file=path, tensor=name)
-        pairs[name] = found[name + SUMS], found[name + COUNTS]
+        pairs[name] = _Pair(found[name + SUMS], found[name + COUNTS])
         _check_sizes(path, name, *(ref.nbytes // 4 for ref in pairs[name]))
     return pairs
 
@@ -244,16 +280,47 @@ def _check_sizes(path: Path, name: str, sums: int, counts: int) -> None:
         raise DamagedInput(f"the entry {shown(name)} has {sums} sums and {counts} counts, which do not go together", file=path)
 
 
-def _read_pair(pair: tuple[TensorRef, TensorRef]) -> Entry:
+class _Pair(NamedTuple):
+    """Where the sums and counts of an entry are."""
+
+    sums: TensorRef
+    counts: TensorRef
+
+    @property
+    def size(self) -> int:
+        return self.sums.nbytes // 4
+
+    def read(self, start: int, stop: int) -> Entry:
+        import numpy as np
+
+        columns = self.size // (self.counts.nbytes // 4)
+        first, last = start // columns, -(-stop // columns)
+        exact = _numbers(self.counts, first, last).astype(np.float64)
+        if not ((exact >= 0) & (exact < MAX_COUNT)).all():
+            name = self.counts.name
+            raise DamagedInput(f"the tensor {shown(name)} holds numbers that count no tokens", file=self.counts.file, tensor=name)
+        rounded = np.floor(exact + 0.5).astype(np.int64)  # as lround, for what is not negative
+        if last - first == 1:
+            return Entry(_numbers(self.sums, start, stop).reshape(1, -1), rounded)
+        whole = Entry(_numbers(self.sums, first * columns, last * columns).reshape(-1, columns), rounded)
+        return _part(whole, start - first * columns, stop - first * columns)
+
+
+def _numbers(ref: TensorRef, start: int, stop: int) -> Numbers:
     import numpy as np
 
-    sums, counts = (read_numbers(ref.file, ref.offset, ref.nbytes // 4, ">f4" if ref.big_endian else "<f4") for ref in pair)
-    exact = counts.astype(np.float64)
-    if not ((exact >= 0) & (exact < MAX_COUNT)).all():
-        name = pair[1].name
-        raise DamagedInput(f"the tensor {shown(name)} holds numbers that count no tokens", file=pair[1].file, tensor=name)
-    rounded = np.floor(exact + 0.5).astype(np.int64)  # as lround, for what is not negative
-    return Entry(sums.astype(np.float32).reshape(len(counts), -1), rounded)
+    return read_numbers(ref.file, ref.offset + 4 * start, stop - start, ">f4" if ref.big_endian else "<f4").astype(np.float32)
+
+
+def _part(entry: Entry, start: int, stop: int) -> Entry:
+    """The sums [start, stop), which follow each other row by row, in rows that are whole, or else each in a row of its own."""
+    import numpy as np
+
+    columns = entry.sums.shape[1]
+    if start % columns == 0 == stop % columns:
+        rows = slice(start // columns, stop // columns)
+        return Entry(entry.sums[rows], entry.counts[rows])
+    return Entry(entry.sums.reshape(-1, 1)[start:stop], entry.counts[np.arange(start, stop) // columns])
 
 
 def _sorted(names: Mapping[str, Any]) -> list[str]:
@@ -261,7 +328,12 @@ def _sorted(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
 
 
-def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
+def size_of(entries: Mapping[str, Entry], name: str) -> int:
+    """How many sums an entry has."""
+    return entries.size(name) if isinstance(entries, StoredEntries) else entries[name].sums.size
+
+
+def sizes_of(shape: tuple[int, ...]) -> tuple[int, int]:
     """Matrices and columns of a tensor: ggml's ne[2] and ne[0]."""
     return (shape[-3] if len(shape) > 2 else 1), (shape[-1] if shape else 1)
 

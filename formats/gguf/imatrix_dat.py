@@ -27,8 +27,15 @@ class _Place(NamedTuple):
 
     path: Path
     offset: int
-    values: int
+    size: int
     calls: int
+
+    def read(self, start: int, stop: int) -> Entry:
+        """The values [start, stop) as one row: sums, and the calls for their count."""
+        import numpy as np
+
+        values = read_numbers(self.path, self.offset + 4 * start, stop - start, "<f4").astype(np.float32)
+        return Entry(values.reshape(1, -1), np.array([max(self.calls, 1)]))  # without calls, values are what they are
 
 
 def read_dat(path: Path) -> ImportanceMatrix:
@@ -44,16 +51,9 @@ def read_dat(path: Path) -> ImportanceMatrix:
             raise DamagedInput(f"has {count} entries of {len(places)} names; each may have one", file=path)
         chunks = cursor.number("the number of chunks") if cursor.left else 0
         dataset = cursor.text("the name of the text", _MAX_DATASET) if cursor.left else ""
-    entries = StoredEntries(places, _read)
+    entries = StoredEntries(places)
     check_entries(path, entries)
     return ImportanceMatrix(entries, (dataset,) if dataset else (), max(chunks, 0), 0, path)
-
-
-def _read(place: _Place) -> Entry:
-    import numpy as np
-
-    values = read_numbers(place.path, place.offset, place.values, "<f4").astype(np.float32).reshape(1, -1)
-    return Entry(values, np.array([max(place.calls, 1)]))  # without calls, values are what they are
 
 
 class _Cursor:

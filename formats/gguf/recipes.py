@@ -31,7 +31,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hubclient.errors import UsageError
+from hubclient.errors import UnsupportedEncoding, UsageError
 from hubclient.formats.gguf.rules import Rule
 from hubclient.formats.gguf.ruletables import TYPES, parse_rule, parse_type
 from hubclient.formats.gguf.storage import FILE_TYPES
@@ -91,7 +91,8 @@ def recipe(name: str | Path, *, pure: bool = False) -> Recipe:
     """The recipe of that name, in any case, or in the file of that name: what ends in ".toml" or has a folder is a file.
 
     With `pure` it has no rules: everything that would be quantised becomes the ggml type of that name, or else the recipe's
-    own type. Raises UsageError; SourceMissing or DamagedInput if there is no such file or it is none.
+    own type. Raises UnsupportedEncoding for a name that is none, UsageError for what cannot be used; SourceMissing or
+    DamagedInput if there is no such file or it is none.
     """
     text = str(name)
     upper = text.upper()
@@ -104,7 +105,7 @@ def recipe(name: str | Path, *, pure: bool = False) -> Recipe:
     elif ALIASES.get(upper, upper) in RECIPES:
         found = RECIPES[ALIASES.get(upper, upper)]
     else:
-        raise UsageError(f"{shown(text)} is no recipe{meant(text, tuple(RECIPES))}", hint="`hubclient recipes ls` lists all")
+        raise UnsupportedEncoding(f"{shown(text)} is no recipe{meant(text, RECIPES)}", hint="`hubclient recipes ls` lists all")
     return replace(found, rules=()) if pure else found
 
 

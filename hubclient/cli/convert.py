@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubclient.cli.options import SIZE, as_json, console, human, print_json, printable, progress_bar
+from hubclient.cli.options import MEMORY, SIZE, as_json, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ _SHOWN = 12  # losses; a vision tower has hundreds of tensors
 @click.option("--pre", metavar="NAME", help="Name of the pre-tokenizer (tokenizer.ggml.pre), if it is not recognised.")
 @click.option("--max-shard-size", type=SIZE, help="Split the weights over files of at most this size, such as 5GB.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads; by default one more than there are cores.")
-@click.option("--max-memory", type=SIZE, default="512M", show_default=True, help="Bound on memory for the work itself.")
+@click.option("--max-memory", type=MEMORY, default="512M", show_default=True, help="Bound on memory for the work itself.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse (exit code 1) if anything is not carried over.")
 @click.option("--force", is_flag=True, help="Replace an output that is already there.")
@@ -105,11 +105,12 @@ def convert(
         nonfinite=allow_nonfinite,
         measure=report is not None,
     )
+    checkpoint = Checkpoint.from_pretrained(source, projector=projector, only=only)
     if report is not None:
         from hubclient.report import check_report_path
 
-        check_report_path(Path(report), force=force or dry_run)
-    plan = Checkpoint.from_pretrained(source, projector=projector, only=only).plan(
+        check_report_path(Path(report), force=force or dry_run, sources=checkpoint.inputs)
+    plan = checkpoint.plan(
         out,
         format=target,
         type=[*types, *map(_recipe_file, recipes)] or "auto",
@@ -165,31 +166,18 @@ def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
         click.echo(f"not carried over: {len(plan.losses) - _SHOWN} more, which --json lists", err=True)
 
 
+def _print_plan(plan: Plan) -> None:
+    from hubclient.cli.dryrun import print_steps
+    from hubclient.plan import fidelities
+
+    print_steps(plan)
+    _print_result(plan, list(map(fidelities, plan.outputs)))
+
+
 def _where(output: OutputPlan) -> str:
     """What to open afterwards: a split has no file of the name that was asked for, so its first part is named."""
     first, *more = (output.path,) if output.folder else output.paths()
     return f"{first} and {len(more)} more" if more else str(first)
-
-
-def _print_plan(plan: Plan) -> None:
-    from rich.table import Table
-
-    from hubclient.plan import fidelities
-
-    for output in plan.outputs:
-        table = Table(title=printable(f"{output.path} ({output.type}, {human(output.size)})"), title_justify="left")
-        for column in ("tensor", "shape", "encoding", "from", "transform", "values"):
-            table.add_column(column, overflow="fold")
-        for step in output.steps:
-            table.add_row(*map(printable, _row(step.as_json())))
-        console().print(table)
-    _print_result(plan, list(map(fidelities, plan.outputs)))
-
-
-def _row(told: dict[str, Any]) -> list[str]:
-    source = told["from"] if isinstance(told["from"], str) else ", ".join(told["from"])
-    shape = "x".join(map(str, told["shape"]))
-    return [told["name"], shape, told["encoding"], f"{source} ({told['source_encoding']})", told["transform"], told["fidelity"]]
 
 
 COMMANDS = (convert,)

@@ -39,6 +39,7 @@ def _print(found: dict[str, Any]) -> None:
         "format": found["format"],
         "architecture": architecture,
         "converts to": ", ".join(found.get("converts_to", ())) or "nothing here",
+        **({"because": found["why"]} if found["architecture"] and "why" in found else {}),
         "parameters": f"{found['parameters']:,} in {found['tensor_count']:,} tensors",
         **({"bits per weight": f"{found['bits_per_weight']:.2f}"} if found["bits_per_weight"] else {}),
         "files": f"{len(found['files'])} ({human(sum(file['bytes'] for file in found['files']))})",

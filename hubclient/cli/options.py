@@ -25,9 +25,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 
 
 class Size(_ParamType):
-    """A number of bytes: 512M and 1GiB are powers of two, 5GB is decimal."""
+    """A number of bytes, of at least `least`: 512M and 1GiB are powers of two, 5GB is decimal."""
 
     name = "size"
+
+    def __init__(self, least: str = "") -> None:
+        self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes."""
@@ -43,10 +46,13 @@ class Size(_ParamType):
             size = 0
         if size <= 0:
             self.fail(f"{value!r} is no size such as 512M, 24GiB or 5GB", param, ctx)
+        if self._least and size < SIZE.convert(self._least, None, None):
+            self.fail(f"{value!r} is too little to work with; {self._least} is the least", param, ctx)
         return size
 
 
 SIZE = Size()
+MEMORY = Size("48M")  # of which 32M are not for tiles; see execute
 
 
 def human(nbytes: float) -> str:

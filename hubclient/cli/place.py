@@ -36,10 +36,10 @@ def place(devices: tuple[str, ...], source: str, context: int | None, as_json: b
         table.add_column(column, justify="right" if column in ("weights", "cache") else "left")
     for module in plan.modules:
         cache = human(module.cache) if module.cache else ""
-        table.add_row(printable(module.name), human(module.weights), cache, str(plan.device_map[module.name]))
+        table.add_row(printable(module.name), human(module.weights), cache, printable(plan.homes[module.name]))
     console().print(table)
     for device, size in plan.sizes.items():
-        click.echo(f"{device}: {human(plan.used.get(device, 0))} of {human(size)}")
+        click.echo(f"{printable(device)}: {human(plan.used.get(device, 0))} of {human(size)}")
     if not plan.fits:
         click.echo("not everything fits: what is left is placed on disk", err=True)
 

@@ -32,6 +32,8 @@ def verify(ctx: click.Context, out: str, against: str, jobs: int | None, as_json
                 click.echo(printable(f"  {tensor.name}: {tensor.verdict}{f' ({why})' if why else ''}"))
         for difference in report.differences:
             click.echo(printable(f"  {difference}"))
+        for sentence in report.uncompared:
+            click.echo(printable(f"note: {sentence}"), err=True)
     ctx.exit(0 if report.ok else 1)
 
 

@@ -17,10 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.errors import EnvironmentFault, Unsupported
-from hubclient.formats.encodings import BF16, F32
-from hubclient.formats.gguf.storage import stored_type
 from hubclient.formats.jsonfile import write_json
-from hubclient.model import encodings_of
+from hubclient.model import Request
+from hubclient.spokes import gguf
 from hubclient.spokes.packed import without_settings
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ class Skeleton:
         self.device = device
         self._tensors = tensors
         self._where = str(model.opened.path)
+        self._encodings = _encodings(model)
         self._renamings, self._converters = _rules(self.module)
         self._state = self.module.state_dict()
         self._targets = {name: self._target(name) for bound in matching.bound for name in bound.inputs}
@@ -104,9 +104,7 @@ class Skeleton:
         found: dict[str, set[Encoding]] = {}
         for bound in self.doors[path]:
             for name in bound.inputs:
-                array = self._tensors[name]
-                wide = any(stored_type(output, array.shape, BF16) == F32 for output in bound.outputs)
-                found.setdefault(self._targets[name][0], set()).update({F32} if wide else encodings_of(array))
+                found.setdefault(self._targets[name][0], set()).update(self._encodings[output] for output in bound.outputs)
         kinds = {name: rounding(next(iter(own))) for name, own in found.items() if len(own) == 1}
         return {name: kind for name, kind in kinds.items() if kind is not None}
 
@@ -172,6 +170,13 @@ class Skeleton:
             module._parameters[name] = nn.Parameter(value, requires_grad=False)
         else:
             module._buffers[name] = value
+
+
+def _encodings(model: Model) -> dict[str, Encoding]:
+    """What each tensor is stored in in the GGUF that llama-imatrix would read: the source itself, or one of type "auto"."""
+    if model.opened.format == "gguf":
+        return {name: ref.encoding for name, ref in model.opened.tensors.items()}
+    return {spec.name: spec.encoding for spec in gguf.write(model, Request(only="text")).spec.tensors}
 
 
 def _made(model: Model) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from hubclient.errors import EnvironmentFault, OutputExists, UsageError
@@ -16,14 +17,16 @@ from hubclient.report.values import Report
 __all__ = ["Report", "check_report_path", "write_report"]
 
 
-def check_report_path(path: Path, *, force: bool = False) -> None:
-    """To be called before anything is converted: UsageError if no report can have that name, OutputExists if something is
-    there and `force` does not allow to replace it, EnvironmentFault if nothing can be written there.
+def check_report_path(path: Path, *, force: bool = False, sources: Collection[Path] = ()) -> None:
+    """To be called before anything is converted: UsageError if no report can have that name or it is one of the `sources`,
+    OutputExists if something is there and `force` does not allow to replace it, EnvironmentFault if nothing can be written there.
     """
     if path.suffix.lower() not in (".json", ".html"):
         raise UsageError(f"{path}: a report is written as .json or .html, and its name must end so")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder where the report is to be written")
+    if Path(os.path.realpath(path)) in sources:
+        raise UsageError(f"{path}: is a file of the source; name another file for the report")
     if os.path.lexists(path) and not force:
         raise OutputExists(f"{path}: is already there", path, hint="--force replaces it")
     folder = next(parent for parent in path.absolute().parents if parent.exists())

@@ -17,7 +17,7 @@ from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitectu
 from hubclient.formats.encodings import F32
 from hubclient.formats.gguf.storage import QUANTIZATION_VERSION
 from hubclient.formats.jsonfile import parse_json
-from hubclient.formats.model import OutputSpec, TensorSpec, Value
+from hubclient.formats.model import OutputSpec, TensorRef, TensorSpec, Value
 from hubclient.model import Inline, Model, Request, Target, display_name, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild
@@ -89,11 +89,11 @@ def write(model: Model, request: Request) -> Target:
 
 def _parts_of(model: Model, arrays: Mapping[str, Array]) -> tuple[int, ...]:
     """Which part of a split each tensor belongs to, if the source is one: as there; what has no file goes to the first."""
-    files = [file.path for file in model.opened.files]
-    if model.opened.format != "gguf" or len(files) < 2:
+    numbers = {file.path: number for number, file in enumerate(model.opened.files)}
+    if model.opened.format != "gguf" or len(numbers) < 2:
         return ()
-    first = (getattr(next(iter(array.leaves())).ref, "file", files[0]) for array in arrays.values())
-    return tuple(files.index(file) for file in first)
+    first = (next(iter(array.leaves())).ref for array in arrays.values())
+    return tuple(numbers[ref.file] if isinstance(ref, TensorRef) else 0 for ref in first)
 
 
 def _tokenizer_alone(model: Model, request: Request) -> Target:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hubclient.errors import UnsupportedArchitecture
-from hubclient.formats.codecs import can_decode
 from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ def targets(model: Model, host: Host) -> tuple[str, ...]:
 
 def stuck(model: Model) -> str:
     """Why the weights cannot be unpacked, so that a copy is all that can be made; empty if they can."""
+    from hubclient.formats.codecs import can_decode
+
     unknown = sorted({str(own) for array in model.tensors.values() for own in encodings_of(array) if not can_decode(own)})
     return model.packed.unread or (f"there are weights in {unknown[0]}, which cannot be decoded here" if unknown else "")
 

@@ -33,9 +33,18 @@ class Importance:
     name: str
     shape: tuple[int, ...]
 
-    def read(self) -> Any:
-        """Mean squares of what each column is multiplied by: float32 (matrices, columns), the matrices being a stack's experts."""
-        return self.matrix.weights(self.name, self.shape)
+    @property
+    def matrices(self) -> int:
+        """How many there are in the tensor: a stack's experts."""
+        return self.shape[-3] if len(self.shape) > 2 else 1
+
+    def read(self, first: int = 0, last: int | None = None) -> Any:
+        """Mean squares of what each column of the matrices [first, last) is multiplied by: float32 (matrices, columns)."""
+        return self.matrix.weights(self.name, self.shape, first, last)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes are sent what there is of this tensor."""
+        return Importance, (self.matrix.alone(self.name), self.name, self.shape)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ def _importance(request: Request, arrays: Mapping[str, Array]) -> tuple[dict[str
         return {}, ()
     shapes = {name: array.shape for name, array in arrays.items()}
     unknown = check_fits(matrix, shapes)
-    known = (name for name, shape in shapes.items() if matrix.weights(name, shape) is not None)
+    known = (name for name, shape in shapes.items() if matrix.knows(name, shape))
     return {name: Importance(matrix, name, shapes[name]) for name in known}, unknown
 
 

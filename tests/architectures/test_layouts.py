@@ -15,12 +15,14 @@ from hubclient.architectures import (
     biased,
     block,
     concat,
+    each,
     either,
     identity,
     optional,
     present,
     rope,
     stack,
+    stored_as,
     transpose,
 )
 from hubclient.architectures.language.layouts import Matching
@@ -69,6 +71,14 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Layout.of({"a": concat("p", "q") >> "x"}),
         "makes 1 tensor of 2 tensors, and here are 1",
     ),
+    "an unstacking on the way there": (
+        lambda: Layout.of({"a": ~stack("e", "n") >> "x"}),
+        "has to be from one name with the capture",
+    ),
+    "an encoding without a name": (lambda: stored_as((), {"a": "x"}), "stored_as: .. where names of encodings are needed"),
+    "an encoding that is no name": (lambda: stored_as(("MXFP4", 3), {"a": "x"}), "where names of encodings are needed"),
+    "a splitting of each": (lambda: each(identity, ~concat("p", "q")), "cannot be a member of each"),
+    "a stacking of each": (lambda: each(stack("e", "n"), identity), "cannot be a member of each"),
     "a composition of what does not fit": (
         lambda: concat("p", "q") >> ~concat("p", "q", "r") >> concat("p", "q"),
         "gives 3 tensors",

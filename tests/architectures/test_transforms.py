@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubclient.architectures import Transform, concat, identity, rope, shift, transpose
+from hubclient.architectures import Transform, concat, each, identity, misread, rope, shift, skip, stack, transpose
 from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput
 
@@ -237,6 +237,17 @@ def test_a_transposed_matrix_is_gathered_in_passes_no_larger_than_the_result():
 def test_tensors_that_do_not_fit_the_config_are_damaged_input(transform: Transform, shapes: list[tuple[int, ...]], fault: str):
     with pytest.raises(DamagedInput, match=fault):
         transform.forward(tuple(stored(numbered(*shape)) for shape in shapes), {"heads": 4})
+
+
+@pytest.mark.parametrize("transform", [skip("n"), misread("readers add one"), identity >> skip("n"), each(skip("n"), identity)])
+def test_an_inverse_says_the_same_losses(transform: Transform):
+    assert transform.loss and (~transform).loss == transform.loss
+    assert (identity >> ~transform).loss == transform.loss
+
+
+def test_an_inverse_of_a_stack_is_known_to_be_one():
+    assert (~stack("e", "n")).spread == ("e", "n")
+    assert (~(stack("e", "n") >> transpose)).spread == ("e", "n")
 
 
 def test_the_plan_can_describe_what_happens_to_a_tensor():

@@ -212,8 +212,30 @@ def test_a_transposed_matrix_must_be_one(shape: tuple[int, ...], failing: Failin
 
 
 def test_more_dimensions_than_the_target_has_are_unsupported(failing: Failing, tmp_path: Path) -> None:
-    folder = checkpoints.bert(tmp_path / "bert", tensors={"encoder.layer.0.output.LayerNorm.weight": (1, 1, 1, 1, 1, 64)})
-    refused(failing, folder, 3, "blk.0.layer_output_norm.weight")
+    added = {
+        "classifier.weight": (1, 1, 1, 1, 1, 64),
+        "classifier.bias": (1,),
+        "pooler.dense.weight": (64, 64),
+        "pooler.dense.bias": (64,),
+    }
+    config = {"architectures": ["BertForSequenceClassification"]}
+    folder = checkpoints.bert(tmp_path / "bert", config=config, tensors=added)
+    refused(failing, folder, 3, "cls.output.weight")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (checkpoints.gpt2, "transformer.ln_f.weight"),
+        (checkpoints.gpt2, "transformer.h.1.ln_2.bias"),
+        (checkpoints.gpt2, "transformer.h.1.attn.c_attn.bias"),
+        (checkpoints.bert, "embeddings.LayerNorm.bias"),
+        (checkpoints.bert, "encoder.layer.1.intermediate.dense.bias"),
+        (checkpoints.bert, "encoder.layer.1.output.LayerNorm.weight"),
+    ],
+)
+def test_norms_and_biases_of_a_wrong_length_are_named(make: Any, name: str, failing: Failing, tmp_path: Path) -> None:
+    refused(failing, make(tmp_path / "model", tensors={name: (63,)}), 4, "model", name)
 
 
 def test_a_shape_that_the_config_does_not_ask_for_is_a_contradiction(failing: Failing, tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def test_debug_shows_where(tmp_path: Path) -> None:
         ("convert", "SOURCE", "--to", "gguf", "--max-memory", "lots"),
         ("convert", "SOURCE", "--to", "gguf", "--max-memory", "-1"),
         ("convert", "SOURCE", "--to", "gguf", "--max-memory", "nan"),
+        ("convert", "SOURCE", "--to", "gguf", "--max-memory", "1k"),
+        ("convert", "SOURCE", "--to", "gguf", "--max-memory", "47M"),
         ("convert", "SOURCE", "--to", "gguf", "--max-memory", "1e999"),
         ("convert", "SOURCE", "--to", "gguf", "--only", "weights"),
         ("convert", "SOURCE", "--to", "gguf", "--no-such-option"),

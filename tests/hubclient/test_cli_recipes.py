@@ -44,7 +44,7 @@ def test_a_file_of_ones_own_is_shown_too(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "code", "needle"),
     [
-        ("Q4_K_N", 2, "did you mean"),
+        ("Q4_K_N", 3, "did you mean"),
         ("MXFP4", 2, "no recipe"),
         ("none.toml", 5, "none.toml: does not exist"),
         ("bad.toml", 2, "typ"),

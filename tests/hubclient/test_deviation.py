@@ -201,7 +201,8 @@ def test_rows_that_were_damaged_and_written_again_count_once(
         with pytest.raises(Stop):
             run(plan, executor=Here(), progress=two_tiles, max_memory=1)
     data = bytearray(partial.read_bytes())
-    data[step.places[0].offset] ^= 0xFF
+    for row in (0, 7):
+        data[step.places[0].offset + row * step.encoding.row_bytes(96)] ^= 0xFF
     partial.write_bytes(data)
     monkeypatch.setattr(tiles, "_SMALLEST", heights[1] * 96 * 2)
     _unpublished(plan, monkeypatch, max_memory=1)

@@ -91,7 +91,7 @@ def test_every_model_is_measured_as_in_llama_cpp(golden: Golden, workshop: Works
         assert np.abs(entry.counts - expected.counts[name]).max() <= (flips if routed else 0), name
         sums = expected.sums[name].reshape(entry.sums.shape)
         off = ~np.isclose(entry.sums, sums, rtol=0.01, atol=1e-7)
-        assert off.mean() <= (0.05 if flips else 0), name
+        assert off.mean() <= (0.15 if flips else 0), name  # a token more or less among few
 
 
 @torch_needed

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import config_of, edited
 from golden import VARIANTS, Golden, Stored, Workshop, copy, goldens, mlx_differences, tensors
-from running import Failing
 
 from hubclient import Checkpoint, Quantization, verify
-from hubclient.errors import DamagedInput, UnsupportedArchitecture, UnsupportedEncoding, UsageError
+from hubclient.errors import DamagedInput
 from hubclient.plugins import get_host
 
 # Tensors that can be recomputed and are left out.
@@ -47,11 +47,6 @@ LLAMA = Golden("llama")
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("mlx"))
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return content
 
 
 def rounded(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -115,14 +110,6 @@ def test_the_end_of_text_is_that_of_the_generation_config(tmp_path: Path):
     assert (tmp_path / "out" / "generation_config.json").read_text() == '{"eos_token_id": [2, 3]}'
     Checkpoint.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "back")
     assert config_of(tmp_path / "back") == config_of(source)
-
-
-def edited(source: Path, target: Path, **changes: Any) -> Path:
-    """A copy whose config says something else; None takes a key away."""
-    copy(source, target)
-    config = {**config_of(target), **changes}
-    (target / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-    return target
 
 
 def test_what_mlx_lm_would_take_for_something_else_is_said(tmp_path: Path):
@@ -276,7 +263,9 @@ def test_the_way_over_mlx_gives_the_same_gguf(variant: str, kind: str, workshop:
     folder = workshop.mlx(LLAMA, variant)
     wishes = Quantization(requantize=True)
     for name, source in (("a", folder), ("b", workshop.back(folder))):
-        Checkpoint.from_pretrained(source).save_pretrained(tmp_path / f"{name}.gguf", format="gguf", type=kind, quantization=wishes)
+        Checkpoint.from_pretrained(source).save_pretrained(
+            tmp_path / f"{name}.gguf", format="gguf", type=kind, quantization=wishes
+        )
     there, again = tmp_path / "a.gguf", tmp_path / "b.gguf"
     assert verify(there, again).counts() == {"exact": 21} and verify(there, folder).ok
     if variant == "fp":
@@ -316,70 +305,6 @@ def test_another_rounding_of_scales_is_within_the_bound(workshop: Workshop, tmp_
     ref.file.write_bytes(data)
     report = verify(folder, LLAMA.checkpoint)
     assert report.ok and report.counts() == {"exact": 20, "within": 1}
-
-
-# What cannot be done
-
-
-def test_an_architecture_without_a_layout_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(UnsupportedArchitecture, match="bert has no MLX layout"):
-        Checkpoint.from_pretrained(Golden("bert").checkpoint).save_pretrained(tmp_path / "out", format="mlx")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "told"),
-    [
-        ({"type": "7bit"}, UnsupportedEncoding, "MLX has no type '7bit'"),
-        ({"type": "Q8_0"}, UnsupportedEncoding, "MLX has no type 'Q8_0'"),
-        (
-            {"type": "mxfp4"},
-            UnsupportedEncoding,
-            "mxfp4 is a type of MLX that is read, and kept by auto, but not made here; 2bit, ",
-        ),
-        ({"type": "4bit", "group_size": 48}, UsageError, "MLX has groups of 32, 64, 128, not of 48"),
-        ({"type": "bf16", "group_size": 64}, UsageError, "bf16 has no groups"),
-        ({"format": "gguf", "group_size": 64}, UsageError, "the types of gguf have no groups"),
-        ({"only": "projector"}, UsageError, "a folder holds all parts"),
-    ],
-)
-def test_what_mlx_does_not_have_is_refused(options: dict[str, Any], kind: type[Exception], told: str, tmp_path: Path):
-    with pytest.raises(kind, match=told):
-        Checkpoint.from_pretrained(LLAMA.checkpoint).save_pretrained(tmp_path / "out", **{"format": "mlx", **options})
-    assert not list(tmp_path.iterdir())
-
-
-def test_packed_weights_of_others_are_refused(tmp_path: Path):
-    source = edited(LLAMA.checkpoint, tmp_path / "source", quantization_config={"quant_method": "awq"})
-    with pytest.raises(UnsupportedEncoding, match="packed by 'awq'"):
-        Checkpoint.from_pretrained(source).save_pretrained(tmp_path / "out", format="mlx")
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"quantization": {"group_size": 32, "bits": 4}, "quantization_config": None}, "do not fit 4 bits in groups of 32"),
-        ({"quantization_config": {"group_size": 64, "bits": 3}}, "contradicts itself"),
-        ({"quantization": None}, "has no quantization"),
-        ({"num_hidden_layers": 3}, "no tensor named"),
-        ({"hidden_size": 128}, "has the shape"),
-        ({"vocab_size": 1000}, "vocab_size"),
-    ],
-)  # fmt: skip
-def test_contradictions_are_one_sentence(
-    changes: dict[str, Any], told: str, workshop: Workshop, tmp_path: Path, failing: Failing
-):
-    folder = edited(workshop.stripped_mlx(LLAMA, "q4"), tmp_path / "source", **changes)
-    code, said = failing("convert", folder, tmp_path / "out", "--to", "safetensors")
-    assert code == (3 if told == "no tensor named" else 4) and told in said
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_a_folder_without_config_is_refused(workshop: Workshop, tmp_path: Path):
-    folder = copy(workshop.mlx(LLAMA, "fp"), tmp_path / "a")
-    (folder / "config.json").unlink()
-    with pytest.raises(DamagedInput, match=r"there is no config\.json beside the weights"):
-        Checkpoint.from_pretrained(folder).save_pretrained(tmp_path / "out")
 
 
 def test_a_folder_of_shards_is_one_checkpoint(workshop: Workshop, tmp_path: Path):

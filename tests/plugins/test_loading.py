@@ -107,3 +107,28 @@ def test_constants_need_nothing_of_hubclient(manager, module):
     name = module(GOOD)
     load(manager, "foo", name)
     assert not any(hasattr(sys.modules[name], word) for word in ("hookimpl", "hubclient"))
+
+
+PACKED = """
+from hubclient.architectures import Layout, stored_as
+class Packed(Declared):
+    layouts = {{"gguf": Layout.of(stored_as({encodings}, {{"a.weight": "x"}}))}}
+ARCHITECTURES = (Packed("foo", "hf.Foo"),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("encodings", "fault"),
+    [
+        ('("MXFP4", "NOSUCH")', "declares foo with lines for tensors stored as 'NOSUCH', which is no encoding"),
+        ('("Q4_0", "Q8_0")', "declares foo with lines for tensors stored as Q4_0 or Q8_0, which safetensors has not"),
+    ],
+)
+def test_lines_for_encodings_that_no_folder_has_are_told(manager, module, encodings, fault):
+    with pytest.raises(Unusable, match=fault):
+        load(manager, "foo", module(PACKED.format(encodings=encodings)))
+
+
+@pytest.mark.parametrize("encodings", ['("MXFP4", "MXFP4_PLANES")', '"F8_E4M3"'])
+def test_lines_for_encodings_that_a_folder_has_are_taken(manager, module, encodings):
+    assert load(manager, "foo", module(PACKED.format(encodings=encodings))).architectures

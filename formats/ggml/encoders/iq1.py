@@ -23,7 +23,7 @@ from hubclient.formats.ggml import Kernel
 from hubclient.formats.ggml.encoders.iq1_splits import (
     DELTA, SCALE, SPLIT, STATE, SUMS_16, SUMS_32, levels_of, sort, split_16, split_32,
 )
-from hubclient.formats.ggml.encoders.iq1_vectors import Book, add_vectors, book, desk, vectors_of
+from hubclient.formats.ggml.encoders.iq1_vectors import Book, Search, add_vectors, book, search_like, vectors_of
 from hubclient.formats.ggml.encoders.lanes import (
     LANES, importance_to_lanes, lanes_like, nearest, put_half, put_short, sums_of_squares, to_lanes,
 )
@@ -43,6 +43,16 @@ class Fit(NamedTuple):
     scales: NDArray[np.float32]
     down: NDArray[np.bool_]
     chosen: NDArray[np.int32]
+
+
+class Desk(NamedTuple):
+    """Scratch: what a part is worked on with, all [.., LANES] but that of the search for vectors."""
+
+    keys: NDArray[np.int64]
+    levels: NDArray[np.int32]
+    state: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    search: Search
 
 
 @kernel
@@ -84,28 +94,52 @@ def _drop_zeros(x: Floats, least: f32, state: Floats) -> None:
 
 
 @kernel
-def _fit(x: Floats, weights: Floats, least: f32, book: Book, fit: Fit) -> None:
-    """Scales and vectors for float32 [256, LANES]."""
-    parts = fit.scales.shape[0]
-    rows, groups = 256 // parts, 32 // parts
-    keys, levels, state = np.empty((rows, LANES), np.int64), np.empty((rows, LANES), np.int32), lanes_like(STATE)
-    sums, scratch = lanes_like(SUMS_32 if rows == 32 else SUMS_16), desk(book.first)
-    for part in range(parts):
-        own, mine = slice(part * rows, (part + 1) * rows), slice(part * groups, (part + 1) * groups)
-        sort(x[own], keys)
-        if rows == 32:
-            split_32(x[own], weights[own], keys, sums, state)
-        else:
-            split_16(x[own], weights[own], keys, sums, state)
-        _drop_zeros(x[own], least, state)
-        levels_of(x[own], keys, state, levels)
-        for g in range(groups):
-            half = 2 if g < groups // 2 else 1
-            for lane in range(LANES):
-                split = i32(state[SPLIT, lane])
-                fit.down[part * groups + g, lane] = (split >= 0) & (i32(split & i32(half)) != 0)
-        vectors_of(x[own], weights[own], levels, state[SCALE], fit.down[mine], scratch, book, fit.chosen[mine])
-        fit.scales[part] = state[SCALE]
+def _desk(rows: int, sums: int, book: Book) -> Desk:
+    return Desk(
+        np.empty((rows, LANES), np.int64),
+        np.empty((rows, LANES), np.int32),
+        lanes_like(STATE),
+        lanes_like(sums),
+        search_like(book.first),
+    )
+
+
+@kernel
+def _take_part(part: int, x: Floats, weights: Floats, least: f32, desk: Desk, book: Book, fit: Fit) -> None:
+    """Scale and vectors of a part whose split is found; x and weights are float32 [rows, LANES]."""
+    groups = x.shape[0] // 8
+    _drop_zeros(x, least, desk.state)
+    levels_of(x, desk.keys, desk.state, desk.levels)
+    for g in range(groups):
+        half = 2 if g < groups // 2 else 1
+        for lane in range(LANES):
+            split = i32(desk.state[SPLIT, lane])
+            fit.down[part * groups + g, lane] = (split >= 0) & (i32(split & i32(half)) != 0)
+    mine = slice(part * groups, (part + 1) * groups)
+    scales = fit.scales[part]
+    for lane in range(LANES):
+        scales[lane] = desk.state[SCALE, lane]
+    vectors_of(x, weights, desk.levels, scales, fit.down[mine], desk.search, book, fit.chosen[mine])
+
+
+@kernel
+def _fit_s(x: Floats, weights: Floats, desk: Desk, book: Book, fit: Fit) -> None:
+    """Scales and vectors of IQ1_S for float32 [256, LANES]."""
+    for part in range(8):
+        own = slice(32 * part, 32 * part + 32)
+        sort(x[own], desk.keys)
+        split_32(x[own], weights[own], desk.keys, desk.sums, desk.state)
+        _take_part(part, x[own], weights[own], _LEAST_S, desk, book, fit)
+
+
+@kernel
+def _fit_m(x: Floats, weights: Floats, desk: Desk, book: Book, fit: Fit) -> None:
+    """Scales and vectors of IQ1_M for float32 [256, LANES]."""
+    for part in range(16):
+        own = slice(16 * part, 16 * part + 16)
+        sort(x[own], desk.keys)
+        split_16(x[own], weights[own], desk.keys, desk.sums, desk.state)
+        _take_part(part, x[own], weights[own], _LEAST_M, desk, book, fit)
 
 
 @kernel
@@ -147,11 +181,12 @@ def _write_s(fit: Fit, factors: Floats, place: Any, first: int, blocks: Bytes) -
 @kernel
 def _iq1_s(values: Floats, importance: Floats, book: Book, blocks: Bytes) -> None:
     x, weights, factors, fit = lanes_like(256), lanes_like(256), np.empty(LANES, np.float32), _fit_like(8)
+    desk = _desk(32, SUMS_32, book)
     for first in range(0, values.shape[0], LANES):
         to_lanes(values, first, x)
         importance_to_lanes(importance, first, values.shape[0], weights)
         _weigh(x, factors, weights)
-        _fit(x, weights, _LEAST_S, book, fit)
+        _fit_s(x, weights, desk, book, fit)
         _factors(fit.scales, factors)
         _write_s(fit, factors, book.place, first, blocks)
 
@@ -209,21 +244,23 @@ def _finish_m(x: Floats, weights: Floats, first: int, book: Book, fit: Fit, bloc
 @kernel
 def _plain_iq1_m(values: Floats, book: Book, blocks: Bytes) -> None:
     x, weights, fit = lanes_like(256), lanes_like(256), _fit_like(16)
+    desk = _desk(16, SUMS_16, book)
     for first in range(0, values.shape[0], LANES):
         to_lanes(values, first, x)
         _squares(x, weights)
-        _fit(x, weights, _LEAST_M, book, fit)
+        _fit_m(x, weights, desk, book, fit)
         _finish_m(x, weights, first, book, fit, blocks)
 
 
 @kernel
 def _weighted_iq1_m(values: Floats, importance: Floats, book: Book, blocks: Bytes) -> None:
     x, weights, squares, fit = lanes_like(256), lanes_like(256), np.empty(LANES, np.float32), _fit_like(16)
+    desk = _desk(16, SUMS_16, book)
     for first in range(0, values.shape[0], LANES):
         to_lanes(values, first, x)
         importance_to_lanes(importance, first, values.shape[0], weights)
         _weigh(x, squares, weights)
-        _fit(x, weights, _LEAST_M, book, fit)
+        _fit_m(x, weights, desk, book, fit)
         _finish_m(x, weights, first, book, fit, blocks)
 
 

@@ -22,7 +22,7 @@ from numpy import uint64 as u64
 from numpy.typing import NDArray
 
 from hubclient.formats.ggml.encoders.iq1_splits import DELTA
-from hubclient.formats.ggml.encoders.lanes import LANES, lanes_like
+from hubclient.formats.ggml.encoders.lanes import LANES, lanes_like, place
 from hubclient.formats.ggml.encoders.neighbours import neighbours
 from hubclient.formats.ggml.encoders.parts import part
 from hubclient.formats.kernels import Floats, kernel
@@ -61,11 +61,11 @@ def book() -> Book:
     return Book(lists.place, first, halves.reshape(2, -1, RUN))
 
 
-class Desk(NamedTuple):
+class Search(NamedTuple):
     """Scratch of a search.
 
-    terms      float32 [24 * RUN]: for RUN lanes, the terms of eight elements, a row per level
-    sums       float32 [_ROWS * RUN]: the tables of sums of the first and of the last four terms, a row per combination
+    terms      float32 [24 * LANES]: the terms of eight elements, a row per level
+    sums       float32 [_ROWS * LANES]: the tables of sums of the first and of the last four terms, a row per combination
     distances  float32 [longest list * RUN]
     """
 
@@ -75,49 +75,47 @@ class Desk(NamedTuple):
 
 
 @kernel
-def desk(first: Any) -> Desk:
+def search_like(first: Any) -> Search:
     """Scratch that serves the lists which start at the runs `first`."""
     longest = 0
     for c in range(first.size - 1):
         longest = max(longest, first[c + 1] - first[c])
-    terms = np.zeros(24 * RUN, np.float32)
-    return Desk(terms, np.full(_ROWS * RUN, _FAR, np.float32), np.empty(longest * RUN, np.float32))
+    terms = np.zeros(24 * LANES, np.float32)
+    return Search(terms, np.full(_ROWS * LANES, _FAR, np.float32), np.empty(longest * RUN, np.float32))
 
 
 @kernel
-def _at(row: int, lane: int) -> u64:
-    """Where a row of sums has a lane; unsigned, since Numba wraps signed indices around."""
-    return u64(u64(u64(row) * u64(RUN)) + u64(lane))
+def _at(run: int, j: int) -> u64:
+    """Where the distance of a neighbour lies; unsigned, since Numba wraps signed indices around."""
+    return u64(u64(u64(run) * u64(RUN)) + u64(j))
 
 
 @kernel
-def _terms(x: Floats, weights: Floats, scales: Floats, deltas: Floats, start: int, terms: Floats) -> None:
-    """The terms of RUN lanes from `start` on."""
+def _terms(x: Floats, weights: Floats, scales: Floats, deltas: Floats, terms: Floats) -> None:
+    """The terms of all lanes."""
     for i in range(8):
-        own, powers = x[i, start : start + RUN], weights[i, start : start + RUN]
         for level in range(3):
-            row = terms[RUN * (3 * i + level) : RUN * (3 * i + level + 1)]
-            for lane in range(RUN):
-                scaled = f32(scales[u64(start) + u64(lane)] * f32(f32(level - 1) + deltas[u64(start) + u64(lane)]))
-                apart = f32(scaled - own[u64(lane)])
-                row[u64(lane)] = f32(f32(powers[u64(lane)] * apart) * apart)
+            for lane in range(LANES):
+                scaled = f32(scales[lane] * f32(f32(level - 1) + deltas[lane]))
+                apart = f32(scaled - x[i, lane])
+                terms[place(3 * i + level, lane)] = f32(f32(weights[i, lane] * apart) * apart)
 
 
 @kernel
 def _add_terms(first: int, terms: Floats, table: int, sums: Floats) -> None:
     """Fill in the table from row `table` on with the sums of the terms of four elements from `first` on."""
     for row in range(3):
-        for lane in range(RUN):
-            sums[_at(table + row, lane)] = terms[_at(3 * first + row, lane)]
+        for lane in range(LANES):
+            sums[place(table + row, lane)] = terms[place(3 * first + row, lane)]
     count = 3
     for i in range(first + 1, first + 4):
         for row in range(table, table + count):
-            for lane in range(RUN):
-                so_far = sums[_at(row, lane)]
-                low, middle, high = terms[_at(3 * i, lane)], terms[_at(3 * i + 1, lane)], terms[_at(3 * i + 2, lane)]
-                sums[_at(row, lane)] = f32(so_far + low)
-                sums[_at(row + count, lane)] = f32(so_far + middle)
-                sums[_at(row + 2 * count, lane)] = f32(so_far + high)
+            for lane in range(LANES):
+                so_far = sums[place(row, lane)]
+                low, middle, high = terms[place(3 * i, lane)], terms[place(3 * i + 1, lane)], terms[place(3 * i + 2, lane)]
+                sums[place(row, lane)] = f32(so_far + low)
+                sums[place(row + count, lane)] = f32(so_far + middle)
+                sums[place(row + 2 * count, lane)] = f32(so_far + high)
         count *= 3
 
 
@@ -127,7 +125,7 @@ def _distances(lane: int, halves: Any, start: int, end: int, sums: Floats, dista
     least = f32(np.inf).view(np.int32)
     for run in range(start, end):
         for j in range(RUN):
-            distance = f32(sums[_at(halves[0, run, j], lane)] + sums[_at(_TAILS + halves[1, run, j], lane)])
+            distance = f32(sums[place(halves[0, run, j], lane)] + sums[place(_TAILS + halves[1, run, j], lane)])
             distances[_at(run - start, j)] = distance
             least = min(least, distance.view(np.int32))
     return i32(least).view(np.float32)
@@ -148,9 +146,9 @@ def _within(limit: f32, runs: int, distances: Floats) -> tuple[int, int]:
 @kernel
 def _in_order(lane: int, head: int, tail: int, terms: Floats, sums: Floats) -> f32:
     """The distance as the reference adds it up."""
-    distance = sums[_at(head, lane)]
+    distance = sums[place(head, lane)]
     for i in range(4, 8):
-        distance = f32(distance + terms[_at(3 * i + tail % 3, lane)])
+        distance = f32(distance + terms[place(3 * i + tail % 3, lane)])
         tail //= 3
     return distance
 
@@ -171,23 +169,23 @@ def _first_nearest(
 
 
 @kernel
-def _replace(start: int, place: Any, first: Any, halves: Any, terms: Floats, sums: Floats, distances: Floats, chosen: Any) -> None:
-    """Put neighbours in the place of what the codebook lacks, in RUN lanes from `start` on."""
-    for lane in range(RUN):
-        combination = chosen[start + lane]
-        if place[combination] < 0:
+def _replace(vectors: Any, first: Any, halves: Any, terms: Floats, sums: Floats, distances: Floats, chosen: Any) -> None:
+    """Put neighbours in the place of what the codebook lacks, in all lanes."""
+    for lane in range(LANES):
+        combination = chosen[lane]
+        if vectors[combination] < 0:
             begin, end = first[combination], first[combination + 1]
             limit = f32(_distances(lane, halves, begin, end, sums, distances) * _CLOSE)
             count, found = _within(limit, end - begin, distances)
             if count != 1:
                 found = _first_nearest(lane, limit, halves, begin, end, terms, sums, distances)
             run, j = begin + found // RUN, found % RUN
-            chosen[start + lane] = i32(i32(halves[0, run, j]) + i32(i32(81) * i32(halves[1, run, j])))
+            chosen[lane] = i32(i32(halves[0, run, j]) + i32(i32(81) * i32(halves[1, run, j])))
 
 
 @kernel
 def choose(
-    x: Floats, weights: Floats, levels: Any, scales: Floats, deltas: Floats, desk: Desk, book: Book, chosen: Any, changed: Any
+    x: Floats, weights: Floats, levels: Any, scales: Floats, deltas: Floats, search: Search, book: Book, chosen: Any, changed: Any
 ) -> None:
     """Vectors for the eight levels int32 [8, LANES] of every lane.
 
@@ -203,11 +201,10 @@ def choose(
             chosen[lane] = i32(i32(chosen[lane] * i32(3)) + levels[i, lane])
     for lane in range(LANES):
         changed[lane] |= book.place[chosen[lane]] < 0
-    for start in range(0, LANES, RUN):
-        _terms(x, weights, scales, deltas, start, desk.terms)
-        _add_terms(0, desk.terms, 0, desk.sums)
-        _add_terms(4, desk.terms, _TAILS, desk.sums)
-        _replace(start, book.place, book.first, book.halves, desk.terms, desk.sums, desk.distances, chosen)
+    _terms(x, weights, scales, deltas, search.terms)
+    _add_terms(0, search.terms, 0, search.sums)
+    _add_terms(4, search.terms, _TAILS, search.sums)
+    _replace(book.place, book.first, book.halves, search.terms, search.sums, search.distances, chosen)
 
 
 @kernel
@@ -232,7 +229,7 @@ def add_vectors(x: Floats, weights: Floats, chosen: Any, deltas: Floats, factors
 
 @kernel
 def vectors_of(
-    x: Floats, weights: Floats, levels: Any, scales: Floats, down: Any, desk: Desk, book: Book, chosen: Any
+    x: Floats, weights: Floats, levels: Any, scales: Floats, down: Any, search: Search, book: Book, chosen: Any
 ) -> None:
     """Vectors for the levels int32 [rows, LANES], and the scales that then suit best where they are not the levels.
 
@@ -242,12 +239,14 @@ def vectors_of(
     """
     groups = levels.shape[0] // 8
     changed, deltas, sums, factors = np.zeros(LANES, np.bool_), lanes_like(groups), lanes_like(2), np.ones(LANES, np.float32)
-    sums[:] = f32(0.0)
+    for row in range(2):
+        for lane in range(LANES):
+            sums[row, lane] = f32(0.0)
     for g in range(groups):
         rows = slice(8 * g, 8 * g + 8)
         for lane in range(LANES):
             deltas[g, lane] = f32(-DELTA) if down[g, lane] else DELTA
-        choose(x[rows], weights[rows], levels[rows], scales, deltas[g], desk, book, chosen[g], changed)
+        choose(x[rows], weights[rows], levels[rows], scales, deltas[g], search, book, chosen[g], changed)
         add_vectors(x[rows], weights[rows], chosen[g], deltas[g], factors, sums)
     for lane in range(LANES):
         suits = changed[lane] & (sums[0, lane] > f32(0.0)) & (sums[1, lane] > f32(0.0))
