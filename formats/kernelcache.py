@@ -35,7 +35,7 @@ def folder() -> Path | None:
     return next((path for path in _candidates() if _is_usable(path)), None)
 
 
-class KernelCache(NullCache):
+class KernelCache(NullCache):  # type: ignore[misc]
     """Numba's cache of one function, in `folder`; it is looked for when the function is first called."""
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from golden import copy
 from rawsafetensors import entry, put, put_index
 
 Shapes = dict[str, tuple[int, ...]]
@@ -298,9 +299,6 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 def edited(source: Path, target: Path, **changes: Any) -> Path:
     """A copy whose config says something else; None takes a key away."""
-    for path in source.iterdir():
-        target.mkdir(exist_ok=True)
-        (target / path.name).write_bytes(path.read_bytes())
-    config = {**config_of(target), **changes}
+    config = {**config_of(copy(source, target)), **changes}
     (target / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return target

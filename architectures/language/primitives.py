@@ -16,7 +16,7 @@ from hubclient.architectures.language.arrays import Array, Padded, Slice, cut, j
 from hubclient.architectures.language.elementwise import Add, NegativeExp, Operation, computed
 from hubclient.architectures.language.expressions import Expr, evaluate
 from hubclient.architectures.language.gathers import Permute, Transpose, Ungroup
-from hubclient.architectures.language.transforms import Arrays, Config, Transform
+from hubclient.architectures.language.transforms import Arrays, Config, Identity, Transform
 from hubclient.errors import DamagedInput
 
 
@@ -255,7 +255,7 @@ class skip(Transform):  # noqa: N801
 
 
 @dataclass(frozen=True, slots=True)
-class misread(Transform):  # noqa: N801
+class misread(Identity):  # noqa: N801
     """The tensor as it is, where readers of the target do something else with it than the model does."""
 
     told: str
@@ -264,14 +264,6 @@ class misread(Transform):  # noqa: N801
     def loss(self) -> str:
         """What they do."""
         return self.told
-
-    def forward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
-        """Unchanged."""
-        return arrays
-
-    def backward(self, arrays: Arrays, config: Config) -> Arrays:  # noqa: ARG002
-        """Unchanged."""
-        return arrays
 
 
 @dataclass(frozen=True, slots=True)

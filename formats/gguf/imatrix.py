@@ -80,7 +80,7 @@ class ImportanceMatrix:
         """
         if name not in self.entries:
             return False
-        size, (matrices, columns) = size_of(self.entries, name), sizes_of(shape)
+        size, (matrices, columns) = _size(self.entries, name), _sizes(shape)
         if size != matrices * columns and name != _EMBEDDING:
             raise DamagedInput(_misfit(name, size, matrices, columns), file=self.source, tensor=name)
         return size == matrices * columns
@@ -91,7 +91,7 @@ class ImportanceMatrix:
         """
         if not self.knows(name, shape):
             return None
-        matrices, columns = sizes_of(shape)
+        matrices, columns = _sizes(shape)
         start, stop = first * columns, (matrices if last is None else last) * columns
         if isinstance(self.entries, StoredEntries):
             return self.entries.part(name, start, stop).values.reshape(-1, columns)
@@ -157,7 +157,7 @@ def check_fits(matrix: ImportanceMatrix, shapes: Mapping[str, tuple[int, ...]]) 
         told = f"{strange[0]}{f' and {len(strange) - 1} more' if len(strange) > 1 else ''}"
         raise DamagedInput(f"is the importance matrix of another model: this one has no {told}", file=matrix.source)
     for name in matrix.entries:
-        size, (rows, columns) = size_of(matrix.entries, name), sizes_of(shapes[name])
+        size, (rows, columns) = _size(matrix.entries, name), _sizes(shapes[name])
         if size != rows * columns and name != _EMBEDDING:
             told = _misfit(name, size, rows, columns)
             raise DamagedInput(f"is the importance matrix of another model: {told}", file=matrix.source, tensor=name)
@@ -328,12 +328,12 @@ def _sorted(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: name.encode("utf-8", "surrogateescape"))
 
 
-def size_of(entries: Mapping[str, Entry], name: str) -> int:
+def _size(entries: Mapping[str, Entry], name: str) -> int:
     """How many sums an entry has."""
     return entries.size(name) if isinstance(entries, StoredEntries) else entries[name].sums.size
 
 
-def sizes_of(shape: tuple[int, ...]) -> tuple[int, int]:
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int]:
     """Matrices and columns of a tensor: ggml's ne[2] and ne[0]."""
     return (shape[-3] if len(shape) > 2 else 1), (shape[-1] if shape else 1)
 

@@ -204,6 +204,13 @@ def test_an_unknown_type_names_the_nearest():
         FORMAT.encoding("float33")
 
 
+@pytest.mark.parametrize("name", ["Q8_X", "i9", "float33", "Q8K", ""])
+def test_types_that_cannot_be_written_are_not_suggested(name: str):
+    with pytest.raises(UnsupportedEncoding) as caught:
+        FORMAT.encoding(name)
+    assert not {"Q8_1", "Q8_K", "I8", "I16", "F64"} & set(str(caught.value).replace(",", " ").replace("?", "").split())
+
+
 @pytest.mark.parametrize("path", [*FOREIGN, *VOCABULARIES], ids=lambda path: path.name)
 def test_files_of_llama_cpp_read_as_its_own_reader_reads_them(path: Path):
     gguf = pytest.importorskip("gguf")

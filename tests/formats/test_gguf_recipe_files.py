@@ -12,7 +12,7 @@ from choosing import llama, types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubclient.errors import DamagedInput, SourceMissing, UsageError
+from hubclient.errors import DamagedInput, SourceMissing, UnsupportedEncoding, UsageError
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.gguf.catalogue import as_json, example, in_words, rows
 from hubclient.formats.gguf.choices import Choice, bits_per_weight, choose
@@ -172,11 +172,17 @@ def test_what_is_no_file_is_said_as_of_any_other_source(tmp_path: Path):
 
 
 def test_an_unknown_recipe_is_refused_with_what_may_have_been_meant():
-    with pytest.raises(UsageError, match=r"'Q4_K_N' is no recipe; did you mean .*Q4_K_M"):
+    with pytest.raises(UnsupportedEncoding, match=r"'Q4_K_N' is no recipe; did you mean .*Q4_K_M"):
         recipe("Q4_K_N")
     for name in ("", "attention", "Q8_K"):
-        with pytest.raises(UsageError, match="is no recipe"):
+        with pytest.raises(UnsupportedEncoding, match="is no recipe"):
             recipe(name)
+
+
+@pytest.mark.parametrize("name", ["q4km", "Q4KM", "q4-k-m", "q4_km"])
+def test_a_name_without_its_punctuation_means_that_recipe(name: str):
+    with pytest.raises(UnsupportedEncoding, match=r"; did you mean Q4_K_M\?$"):
+        recipe(name)
 
 
 _KEYS = ("base", "then", "type", "file_type", "needs_importance", "rule", "keep", "role", "where", "tensors", "experts", "unless")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +24,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(kernelcache.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     kernelcache.folder.cache_clear()
     yield
@@ -134,12 +135,17 @@ def test_a_folder_that_is_stated_and_cannot_be_used_is_not_stood_in_for(tmp_path
 # What is in it
 
 
+def fresh(name: str) -> Any:
+    """A kernel as a new process has it."""
+    return kernels.kernel(getattr(kernels, name).py_func)
+
+
 def ran(folder: Path) -> str:
     """Where a kernel that is kept in this folder comes from, when it is first called."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_CACHE_DIR", str(folder))
         kernelcache.folder.cache_clear()
-        made = kernels.kernel(kernels.bf16_from_f32.py_func)
+        made = fresh("bf16_from_f32")
         found = np.zeros(2, np.uint16)
         made(np.array([0x3F800000, 0x3F80C000], np.uint32), found)
         assert found.tolist() == [0x3F80, 0x3F81]
@@ -185,15 +191,15 @@ def test_a_damaged_entry_is_compiled_anew(suffix: str, damage: bytes | None, kep
 def test_an_entry_of_other_arguments_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that compile a kernel for different arguments at once may give their files the same name."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "k"))
-    first = kernels.kernel(kernels.first_with.py_func)
+    first = fresh("first_with")
     assert first(np.array([1, 3], np.uint16), np.uint16(2)) == 1
     (only,) = (tmp_path / "k").glob("*.nbc")
     data = only.read_bytes()
-    again = kernels.kernel(kernels.first_with.py_func)
+    again = fresh("first_with")
     assert again(np.array([1, 1, 3], np.uint32), np.uint32(2)) == 2
     for path in (tmp_path / "k").glob("*.nbc"):
         path.write_bytes(data)
-    last = kernels.kernel(kernels.first_with.py_func)
+    last = fresh("first_with")
     assert last(np.array([1, 1, 1, 3], np.uint32), np.uint32(2)) == 3
     assert last(np.array([3], np.uint16), np.uint16(2)) == 0
 
@@ -204,7 +210,7 @@ def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    made = kernels.kernel(kernels.float_of.py_func)
+    made = fresh("float_of")
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", full)
     assert made(np.uint16(0x3C00)) == 0x3F800000
     assert list((tmp_path / "k").iterdir()) == []

@@ -288,7 +288,7 @@ def test_names_of_packings():
 @pytest.mark.parametrize(
     ("name", "group", "kind", "told"),
     [
-        ("7bit", None, UnsupportedEncoding, "MLX has no type '7bit'; it has 2bit, 3bit"),
+        ("7bit", None, UnsupportedEncoding, "MLX has no type '7bit'; made here are f32, f16, bf16, 2bit, 3bit"),
         ("4bit", 48, UsageError, "MLX has groups of 32, 64, 128, not of 48"),
         ("mxfp4", 64, UsageError, "mxfp4 has groups of 32, not of 64"),
     ],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.names import safe_relative, shown
+from hubclient.formats.names import meant, safe_relative, shown
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,21 @@ def test_whatever_passes_stays_inside_under_both_rules(name):
 def test_shown_values_are_short_and_printable(value):
     assert len(shown(value)) < 1500
     assert shown(value).isprintable()
+
+
+KNOWN = ("F16", "Q4_K_S", "Q4_K_M", "Q5_K_M")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("q4km", "; did you mean Q4_K_M?"),
+        ("Q4-K-S", "; did you mean Q4_K_S?"),
+        ("q4_k_x", "; did you mean Q4_K_S or Q4_K_M or Q5_K_M?"),
+        ("frobnicator", "; known: F16, Q4_K_S, Q4_K_M, Q5_K_M"),
+        ("", "; known: F16, Q4_K_S, Q4_K_M, Q5_K_M"),
+        (4, "; known: F16, Q4_K_S, Q4_K_M, Q5_K_M"),
+    ],
+)
+def test_what_may_be_meant_is_the_nearest_name_or_any(value: object, told: str):
+    assert meant(value, KNOWN) == told

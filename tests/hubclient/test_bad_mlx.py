@@ -22,20 +22,25 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def test_an_architecture_without_a_layout_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(UnsupportedArchitecture, match="bert has no MLX layout"):
+    with pytest.raises(UnsupportedArchitecture, match="the architecture bert is known, but has no MLX layout") as caught:
         Checkpoint.from_pretrained(Golden("bert").checkpoint).save_pretrained(tmp_path / "out", format="mlx")
+    assert caught.value.hint == "bert converts to gguf and safetensors"
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("options", "kind", "told"),
     [
-        ({"type": "7bit"}, UnsupportedEncoding, "MLX has no type '7bit'"),
+        (
+            {"type": "7bit"},
+            UnsupportedEncoding,
+            "MLX has no type '7bit'; made here are f32, f16, bf16, 2bit, 3bit, 4bit, 5bit, 6bit, 8bit$",
+        ),
         ({"type": "Q8_0"}, UnsupportedEncoding, "MLX has no type 'Q8_0'"),
         (
             {"type": "mxfp4"},
             UnsupportedEncoding,
-            "mxfp4 is a type of MLX that is read, and kept by auto, but not made here; 2bit, ",
+            "mxfp4 is a type of MLX that is read, and kept by auto, but not made here; f32, f16, bf16, 2bit, ",
         ),
         ({"type": "4bit", "group_size": 48}, UsageError, "MLX has groups of 32, 64, 128, not of 48"),
         ({"type": "bf16", "group_size": 64}, UsageError, "bf16 has no groups"),

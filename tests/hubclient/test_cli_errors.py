@@ -91,7 +91,10 @@ def test_debug_shows_where(tmp_path: Path) -> None:
         ("convert", "SOURCE", "--to", "gguf", "--only", "weights"),
         ("convert", "SOURCE", "--to", "gguf", "--no-such-option"),
         ("convert", "SOURCE", "out.gguf", "--to", "gguf", "--type", "f16", "--type", "q8_0"),
+        ("convert", "SOURCE", "{typ}.gguf", "--to", "gguf"),
         ("convert", "SOURCE", "SOURCE/model.safetensors", "--to", "gguf"),
+        ("convert", "SOURCE", "out.gguf", "--to", "gguf", "--force", "--report", "SOURCE/tokenizer_config.json"),
+        ("convert", "SOURCE", "out.gguf", "--to", "gguf", "--force", "--report", "SOURCE/config.json"),
         ("convert", "SOURCE", "SOURCE", "--to", "safetensors", "--force"),
         ("convert", "SOURCE", "SOURCE", "--to", "gguf"),
         ("verify", "SOURCE"),
@@ -121,7 +124,13 @@ def test_several_types_without_a_place_for_the_name_say_what_to_write(failing: F
 
 
 @pytest.mark.parametrize(
-    "option", [("--to", "gguf", "--type", "q9"), ("--to", "onnx"), ("--to", "safetensors", "--type", "q8_0")]
+    "option",
+    [
+        ("--to", "gguf", "--type", "q9"),
+        ("--to", "onnx"),
+        ("--to", "safetensors", "--type", "q8_0"),
+        ("--to", "safetensors", "--type", "u8"),
+    ],
 )
 def test_unknown_types_and_formats_are_unsupported(
     option: tuple[str, ...], failing: Failing, source: Path, tmp_path: Path

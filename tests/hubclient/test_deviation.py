@@ -226,12 +226,9 @@ def _unpublished(plan: Plan, monkeypatch: pytest.MonkeyPatch, **options: Any) ->
 # Elsewhere
 
 
-@pytest.mark.parametrize("form", ["computed", "read"])
-def test_processes_quantise_by_importance_and_measure(form: str, tmp_path: Path) -> None:
+def test_processes_quantise_by_importance_and_measure(tmp_path: Path) -> None:
     source = routed(tmp_path / "mixtral")
-    matrix = importance(source)
-    if form == "read":
-        matrix = read_imatrix(stored_matrix(matrix, tmp_path / "m.gguf"))
+    matrix = read_imatrix(stored_matrix(importance(source), tmp_path / "m.gguf"))
     here = run(plan_of(source, tmp_path / "here.gguf", "Q4_0", importance=matrix))
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
         there = run(plan_of(source, tmp_path / "there.gguf", "Q4_0", importance=matrix), executor=executor)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from quantising import EXPERTS, dense, gguf, held, importance, keys, routed, stored_matrix, values
 from reference import DATA
 from running import Failing, command
@@ -17,8 +20,9 @@ from hubclient import Checkpoint, read_imatrix
 from hubclient.errors import DamagedInput, UsageError
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS
-from hubclient.formats.gguf.imatrix import Entry
+from hubclient.formats.gguf.imatrix import Entry, ImportanceMatrix
 from hubclient.model import Quantization
+from hubclient.spokes.storage import Importance
 
 THEIRS = DATA / "quant" / "imatrix" / "mixtral.imatrix.gguf"
 
@@ -127,6 +131,48 @@ def test_a_worker_elsewhere_is_sent_the_importance_of_its_tensor_alone(experts: 
         sent = pickle.dumps(own["blk.0.ffn_up_exps.weight"])
         assert b"attn_q" not in sent
         assert np.array_equal(pickle.loads(sent).read(), own["blk.0.ffn_up_exps.weight"].read())
+
+
+@given(
+    rows=st.sampled_from([1, 2, 3, 6, 12, 24]), stated=st.booleans(), form=st.sampled_from(["computed", "GGUF", "dat"]),
+    first=st.integers(0, 6), last=st.integers(0, 6), seed=st.integers(0, 1 << 30),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_part_is_what_the_whole_has_there(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, stated: bool, form: str, first: int, last: int, seed: int
+) -> None:
+    """However many rows an entry has for the six matrices of four columns."""
+    rng = np.random.default_rng(seed)
+    entry = Entry(rng.random((rows, 24 // rows), np.float32), rng.integers(0, 5, rows))
+    matrix = ImportanceMatrix({"a": entry, "b": entry}, ("text.txt",), 3, 64)
+    folder = tmp_path_factory.mktemp("m")
+    if form == "GGUF":
+        matrix = read_imatrix(stored_matrix(matrix, folder / "m.gguf"))
+    elif form == "dat":
+        values = entry.values.reshape(-1) * 3
+        name = b"\1\0\0\0" + b"\1\0\0\0a" + (3).to_bytes(4, "little") + (24).to_bytes(4, "little")
+        (folder / "m.dat").write_bytes(name + values.astype("<f4").tobytes())
+        matrix = read_imatrix(folder / "m.dat")
+    shape = (6, 5, 4)
+    whole = matrix.weights("a", shape)
+    part = matrix.weights("a", shape, first, max(first, last) if stated else None)
+    assert whole is not None and part is not None
+    assert np.array_equal(part, whole[first : max(first, last)] if stated else whole[first:])
+    alone = matrix.alone("a")
+    assert alone.entries.keys() == {"a"} and np.array_equal(alone.entries["a"].values.reshape(whole.shape), whole)
+
+
+def test_of_a_large_stack_only_the_matrices_at_hand_are_read(tmp_path: Path) -> None:
+    shape = (512, 2, 4096)
+    entry = Entry(np.ones(shape[::2], np.float32), np.arange(512))
+    matrix = read_imatrix(stored_matrix(ImportanceMatrix({"a": entry}, ("text.txt",), 3, 64), tmp_path / "m.gguf"))
+    own = Importance(matrix, "a", shape)
+    tracemalloc.start()
+    try:
+        assert own.matrices == 512 and own.read(300, 302).tolist() == [[np.float32(1 / 300)] * 4096, [np.float32(1 / 301)] * 4096]
+        assert tracemalloc.get_traced_memory()[1] < entry.sums.nbytes / 8
+    finally:
+        tracemalloc.stop()
 
 
 # Refused

@@ -8,6 +8,8 @@ from typing import Any
 
 import checkpoints
 import pytest
+from checkpoints import edited
+from golden import Golden, copy
 from hostile_gguf import LITTLE, put
 from rawsafetensors import put_bytes_tensors
 from running import command, counting_reads
@@ -116,3 +118,36 @@ def test_the_command_shows_a_table(extra: tuple[str, ...], source: Path, tmp_pat
     assert done.returncode == 0 and done.stderr == ""
     assert "llama (LlamaForCausalLM)" in done.stdout and "96,576 in 21 tensors" in done.stdout
     assert ("model.layers.0.self_attn.q_proj.weight" in done.stdout) == bool(extra)
+
+
+# What it converts to
+
+
+def test_weights_that_cannot_be_read_convert_to_nothing(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "x")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    found = inspect(Checkpoint.from_pretrained(folder, only="config"))
+    assert found["architecture"] == "llama" and found["converts_to"] == [] and ".bin files are not read" in found["why"]
+    done = command("inspect", folder, cwd=tmp_path)
+    assert done.returncode == 0 and "nothing here" in done.stdout and ".bin files are not read" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_weights_that_cannot_be_unpacked_are_copied_at_most(method: str, source: Path, tmp_path: Path) -> None:
+    folder = edited(source, tmp_path / "x", quantization_config={"quant_method": method, "bits": 4})
+    found = look(folder)
+    assert found["converts_to"] == ["safetensors"] and f"packed by '{method}'" in found["why"]
+
+
+def test_a_config_alone_converts_to_nothing(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    found = inspect(Checkpoint.from_pretrained(tmp_path, only="config"))
+    assert found["converts_to"] == [] and "holds no weights" in found["why"]
+
+
+@pytest.mark.parametrize(("name", "targets"), [("mistral3", ["gguf", "mlx", "safetensors"]), ("bert", ["gguf", "safetensors"])])
+def test_what_is_promised_can_be_planned(name: str, targets: list[str], tmp_path: Path) -> None:
+    checkpoint = Checkpoint.from_pretrained(Golden(name).checkpoint)
+    assert inspect(checkpoint)["converts_to"] == targets and "why" not in inspect(checkpoint)
+    for target in targets:
+        assert checkpoint.plan(tmp_path / "{type}", format=target).outputs

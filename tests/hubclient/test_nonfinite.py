@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import checkpoints
 import numpy as np
 import pytest
 from quantising import gguf, held, routed, values
-from running import Failing, command
+from running import Failing
 
 from hubclient import Checkpoint
 from hubclient.checkpoint import run
+from hubclient.cli import main
 from hubclient.errors import DamagedInput
 from hubclient.model import Quantization
 
@@ -158,8 +160,12 @@ def test_a_row_of_nothing_else_becomes_zero(tmp_path: Path) -> None:
     assert not values(path, "blk.1.ffn_down.weight")[0].any()
 
 
-def test_the_command_replaces_and_counts(bad: Path, tmp_path: Path) -> None:
-    done = command("convert", bad, "a.gguf", "--to", "gguf", "--type", "Q8_0", "--allow-nonfinite", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (output,) = json.loads(done.stdout)["outputs"]
+def test_the_command_replaces_and_counts(
+    bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["hubclient", "convert", str(bad), str(tmp_path / "a.gguf"), "--to", "gguf", "--type", "Q8_0", "--allow-nonfinite"]
+    monkeypatch.setattr(sys, "argv", [*line, "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    (output,) = json.loads(capsys.readouterr().out)["outputs"]
     assert output["tensors"]["blk.1.ffn_down.weight"] == {"fidelity": "quantised", "changed": 4, "elements": 64 * 96}

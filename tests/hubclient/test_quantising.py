@@ -149,8 +149,10 @@ def test_rows_that_are_not_whole_blocks_are_noted(source: Path, tmp_path: Path) 
     (output,) = Checkpoint.from_pretrained(source).plan(tmp_path / "a.gguf", format="gguf", type="Q4_K_M").outputs
     made = {step.name: step.encoding.name for step in output.steps}
     assert output.notes == (
-        "rows are not whole blocks, so another type stands in: token_embd.weight (Q4_K as Q5_0), "
-        "blk.0.ffn_down.weight (Q4_K as Q5_0), blk.0.ffn_gate.weight (Q4_K as Q5_0) and 12 more",
+        (
+            "rows are not whole blocks, so another type stands in: token_embd.weight (Q4_K as Q5_0), "
+            "blk.0.ffn_down.weight (Q4_K as Q5_0), blk.0.ffn_gate.weight (Q4_K as Q5_0) and 12 more"
+        ),
     )
     assert made["blk.0.ffn_up.weight"] == "Q5_0" and made["output.weight"] == "Q8_0" and output.losses == ()
 

@@ -141,6 +141,28 @@ def test_verify_judges_each_file(golden: Golden, workshop: Workshop, tmp_path: P
 
 
 @EACH
+def test_verify_compares_the_projector_beside_the_text_part(golden: Golden, workshop: Workshop, tmp_path: Path):
+    text = workshop.gguf(golden, "q8_0")
+    projector = workshop.projector(text)
+    report = verify(text, golden.checkpoint)
+    assert report.ok and report.uncompared == ()
+    assert {verdict.name for verdict in report.tensors} == FORMAT.open(text).tensors.keys() | FORMAT.open(
+        projector
+    ).tensors.keys()
+    (tmp_path / text.name).write_bytes(text.read_bytes())
+    alone = verify(tmp_path / text.name, golden.checkpoint)
+    assert alone.ok and alone.uncompared == (
+        f"{tmp_path / text.name}: the vision part is not compared, as no projector lies beside this file",
+    )
+    data = bytearray(projector.read_bytes())
+    ref = FORMAT.open(projector).tensors["v.blk.1.ln1.weight"]
+    data[ref.offset + 3] ^= 0x40
+    (tmp_path / projector.name).write_bytes(data)
+    broken = verify(tmp_path / text.name, golden.checkpoint)
+    assert not broken.ok and [item.name for item in broken.tensors if item.verdict != "exact"] == [ref.name]
+
+
+@EACH
 def test_inspect_tells_of_both_files(golden: Golden, workshop: Workshop):
     text = workshop.gguf(golden, "f32")
     told = inspect(Checkpoint.from_pretrained(text))

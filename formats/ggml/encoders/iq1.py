@@ -21,11 +21,27 @@ from numpy.typing import NDArray
 
 from hubclient.formats.ggml import Kernel
 from hubclient.formats.ggml.encoders.iq1_splits import (
-    DELTA, SCALE, SPLIT, STATE, SUMS_16, SUMS_32, levels_of, sort, split_16, split_32,
+    DELTA,
+    SCALE,
+    SPLIT,
+    STATE,
+    SUMS_16,
+    SUMS_32,
+    levels_of,
+    sort,
+    split_16,
+    split_32,
 )
 from hubclient.formats.ggml.encoders.iq1_vectors import Book, Search, add_vectors, book, search_like, vectors_of
 from hubclient.formats.ggml.encoders.lanes import (
-    LANES, importance_to_lanes, lanes_like, nearest, put_half, put_short, sums_of_squares, to_lanes,
+    LANES,
+    importance_to_lanes,
+    lanes_like,
+    nearest,
+    put_half,
+    put_short,
+    sums_of_squares,
+    to_lanes,
 )
 from hubclient.formats.kernels import Bytes, Floats, half_of, kernel
 

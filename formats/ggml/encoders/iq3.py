@@ -43,7 +43,6 @@ def desk() -> Desk:
     return Desk(np.ones(WORK, np.float32), np.empty((8, STEPS), np.int16), scales, chosen, signs)
 
 
-
 @kernel
 def _plain_weights(values: Floats, b: int, work: Floats) -> None:
     """Weights of a block without importance: the squares."""
@@ -228,6 +227,4 @@ def weighted_iq3_s_from_f32(values: Floats, importance: Floats, blocks: Bytes) -
 
 
 ENCODERS: Mapping[str, Kernel] = MappingProxyType({"IQ3_XXS": iq3_xxs_from_f32, "IQ3_S": iq3_s_from_f32})
-WEIGHTED: Mapping[str, Kernel] = MappingProxyType(
-    {"IQ3_XXS": weighted_iq3_xxs_from_f32, "IQ3_S": weighted_iq3_s_from_f32}
-)
+WEIGHTED: Mapping[str, Kernel] = MappingProxyType({"IQ3_XXS": weighted_iq3_xxs_from_f32, "IQ3_S": weighted_iq3_s_from_f32})
