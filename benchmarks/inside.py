@@ -34,9 +34,9 @@ def convert(source: str, out: str, kinds: str, warmup: str) -> float:
 
 
 def work(source: str, kind: str, warmup: str) -> float:
-    """Read all tensors and pack them, in an output's tiles by the engine's worker and threads; write nothing.
+    """Open, plan, read all tensors and pack them, in an output's tiles by the engine's worker and threads; write nothing.
 
-    Opening and planning are not counted. Without a type they are only read.
+    Without a type they are only read.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -46,20 +46,20 @@ def work(source: str, kind: str, warmup: str) -> float:
     from hubclient.tiles import Tile, groups, schedule
     from hubclient.work import work as worked
 
-    def seconds(model: str) -> float:
+    def packed(model: str) -> None:
         plan = Checkpoint.from_pretrained(model).plan("benchmark.gguf", format="gguf", type=kind or "bf16")
         jobs = cores() + 1  # as `execute` has them
-        tiles = list(schedule(groups(plan.outputs), DEFAULT_MEMORY, jobs))
+        tiles = schedule(groups(plan.outputs), DEFAULT_MEMORY, jobs)
         with FilePool() as pool, ThreadPoolExecutor(jobs) as threads:
             reader = Reader(pool)
 
             def pack(tile: Tile) -> None:
                 deque(worked(tile, [step for _, step in tile.group.steps] if kind else [], reader), maxlen=0)
 
-            return _seconds(lambda: list(threads.map(pack, tiles)))
+            list(threads.map(pack, tiles))
 
-    seconds(warmup)
-    return seconds(source)
+    packed(warmup)
+    return _seconds(lambda: packed(source))
 
 
 def copy(source: str, out: str) -> float:

@@ -5,11 +5,11 @@ in turns, source in the page cache, previous output and intermediate file delete
 Both times end when the output is on the disk; the intermediate file need not get there. llama-quantize has as many threads as
 hubclient has cores. Untimed, each run's tensors are compared: all have to equal llama-quantize's, byte for byte.
 
-One read: the time of a conversion that makes three outputs, from opening the source until all are on the disk, over the sum of
-their encode times plus one read. The encode time of a type is what the engine's own tiles, worker and threads take to read and
-pack all tensors, nothing written, less what they take to read them alone (see `benchmarks.inside.work`). So planning,
-writing and syncing have to fit into what the figure allows beyond 1. Each is a process of its own, whose imports and a
-warm-up are not counted.
+One read: the time of a run that makes three outputs, from opening the source until all are on the disk, over the sum of their
+encode times plus one read. One read is a run that opens the source, plans, and reads all tensors, in the tiles and threads of the
+engine. The encode time of a type is what a run takes that packs the tensors besides, by the engine's worker, less one read
+(see `benchmarks.inside.work`). Neither writes: making files, writing, checksums, the journal and syncing have to fit
+into what the figure allows beyond 1. Each run is a process of its own, whose imports and a warm-up are not counted.
 """
 
 from __future__ import annotations

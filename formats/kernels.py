@@ -117,7 +117,7 @@ def first_with(numbers: Any, mask: Any) -> int:
 def deviations(before: Floats, after: Floats, block: int, sums: NDArray[np.float64]) -> tuple[float, int]:
     """Adds to `sums` [4] those of squared differences, of squares before and after, of products; blocks divide the float32 [n].
 
-    Returns the largest mean squared difference of a block, and which one that is.
+    Returns the largest mean squared difference of a block, and which one that is. What is no number is infinitely far off.
     """
     worst, where = -1.0, 0
     for b in range(before.size // block):
@@ -128,8 +128,10 @@ def deviations(before: Floats, after: Floats, block: int, sums: NDArray[np.float
             sums[1] += one * one
             sums[2] += two * two
             sums[3] += one * two
+        if squares != squares:
+            squares = np.inf
         sums[0] += squares
-        if worst == worst and not squares / block <= worst:  # NaN is worse than all
+        if squares / block > worst:
             worst, where = squares / block, b
     return worst, where
 

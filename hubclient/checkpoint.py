@@ -145,7 +145,7 @@ class Checkpoint:
             raise UsageError(f"which tensor becomes which type can be chosen for GGUF; {format} has no recipes")
         model = self._part(only)
         if only != "tokenizer":
-            refuse_without_layout(model, format, self.host)
+            refuse_without_layout(model, format)
         asked = (Request(name, pre, max_shard_size, only, group_size, wishes) for name in names)
         written = (writer.write(model, part) for request in asked for part in writer.parts(model, request))
         try:

@@ -63,7 +63,7 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "architecture": model.architecture.name,
         "class": model.hf_class,
-        "converts_to": list(targets(model, checkpoint.host)),
+        "converts_to": list(targets(model)),
         **({"why": why} if why else {}),
         "config": dict(model.raw_config),
     }

@@ -168,10 +168,9 @@ class each(Transform):  # noqa: N801 - reads as a word in the tables
     members: tuple[Transform, ...]
 
     def __init__(self, *members: Transform) -> None:
-        """ValueError for a member that does not make one tensor of one."""
-        wrong = next((member for member in members if member.spread or member.arity not in (None, (1, 1))), None)
-        if wrong is not None:
-            raise ValueError(f"{wrong} cannot be a member of each(...), which takes one tensor and gives one")
+        """ValueError for a member that takes all tensors of a capture at once."""
+        if wrong := [member for member in members if member.spread]:
+            raise ValueError(f"{wrong[0]} cannot be a member of each(...), which takes tensors one by one")
         object.__setattr__(self, "members", members)
 
     @property

@@ -9,20 +9,20 @@ from hubclient.model import encodings_of
 
 if TYPE_CHECKING:
     from hubclient.model import Model
-    from hubclient.plugins import Host
 
 _NEED_A_LAYOUT = ("gguf", "mlx")  # of the built-in formats; a folder for Transformers takes any tensors
 
 
-def targets(model: Model, host: Host) -> tuple[str, ...]:
+def targets(model: Model) -> tuple[str, ...]:
     """The formats' names, sorted; none for a model without tensors. What cannot be unpacked can be copied, and no more."""
     if not model.tensors:
         return ()
     own = model.opened.format
     if stuck(model):
         return (own,)
-    formats = {own, "safetensors", *model.architecture.layouts}
-    return tuple(sorted(item.name for item in host.formats() if item.name in formats))
+    from hubclient.spokes.projector import SPACE
+
+    return tuple(sorted({own, "safetensors", *model.architecture.layouts} - {SPACE}))
 
 
 def stuck(model: Model) -> str:
@@ -33,10 +33,10 @@ def stuck(model: Model) -> str:
     return model.packed.unread or (f"there are weights in {unknown[0]}, which cannot be decoded here" if unknown else "")
 
 
-def refuse_without_layout(model: Model, format_: str, host: Host) -> None:
+def refuse_without_layout(model: Model, format_: str) -> None:
     """UnsupportedArchitecture, with what there is instead, if a format is asked for that the architecture has no layout for."""
     architecture = model.architecture
     if format_ in _NEED_A_LAYOUT and format_ not in architecture.layouts:
         told = f"{model.opened.path}: the architecture {architecture.name} is known, but has no {format_.upper()} layout"
-        others = " and ".join(targets(model, host))
+        others = " and ".join(targets(model))
         raise UnsupportedArchitecture(told, architecture.name, hint=f"{architecture.name} converts to {others or 'nothing else'}")

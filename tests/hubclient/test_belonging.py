@@ -18,7 +18,7 @@ from hubclient.errors import DamagedInput, UnmappedTensor
 @pytest.mark.parametrize("space", ["gguf", "mlx"])
 @pytest.mark.parametrize(
     ("weights", "config", "named"),
-    [("llama", "gemma2", "gemma2 .*llama"), ("gemma2", "llama", "llama .*gemma2"), ("gpt2_prefixed", "qwen2", "qwen2 .*gpt2")],
+    [("llama", "gemma2", "gemma2 .*those of llama.*"), ("gemma2", "llama", "llama .*gemma2"), ("gpt2_prefixed", "qwen2", "qwen2 .*gpt2")],
 )
 def test_the_config_of_another_model_is_named_with_the_model_of_the_tensors(
     weights: str, config: str, named: str, space: str, tmp_path: Path
@@ -44,5 +44,5 @@ def test_a_tensor_that_no_architecture_has_is_just_that(tmp_path: Path):
     folder = checkpoints.llama(tmp_path / "source")
     stock = tensors(folder)
     write(folder / WEIGHTS, {**stock, "model.layers.0.frobnicator.weight": stock["model.norm.weight"]})
-    with pytest.raises(UnmappedTensor, match="no rule in the architecture llama for 1 tensor: model.layers.0.frobnicator"):
+    with pytest.raises(UnmappedTensor, match="no rule in the architecture llama for 1 tensor: model"):
         Checkpoint.from_pretrained(folder).plan(tmp_path / "out.gguf", format="gguf")

@@ -144,6 +144,14 @@ def test_nothing_against_nothing_is_the_same() -> None:
     assert Deviation().rmse(0) == 0 and Deviation().worst_rmse == 0
 
 
+def test_blocks_that_are_no_numbers_are_infinitely_far_off() -> None:
+    """Of numbers that are finite, and whose scale float16 cannot hold."""
+    before, target = np.ones((3, 64), np.float32), ENCODINGS["Q8_0"]
+    before[1, 40] = 1e9
+    found = deviation(before.view(np.uint8), F32, codecs.encode(before, target), target, 64, 0)
+    assert found.rmse(192) == found.worst_rmse == math.inf and (found.row, found.column) == (1, 32) and math.isnan(found.cosine)
+
+
 # Stopped and gone on with
 
 

@@ -165,7 +165,7 @@ def test_an_unknown_type_is_refused_by_name(format_name: str, source: Path) -> N
 
 
 def test_a_type_that_cannot_be_encoded_is_refused_before_anything_is_read(source: Path) -> None:
-    with pytest.raises(UsageError, match="'q8_1'"):
+    with pytest.raises(UnsupportedEncoding, match="'q8_1'"):
         plan_of(source, type="q8_1")
 
 

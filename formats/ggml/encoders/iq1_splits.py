@@ -5,9 +5,8 @@ places where the sorted values may be cut, and both directions (IQ1_M: of either
 split and how much it explains. The best split is kept, in the order of trying, since rounding makes splits nearly equal.
 
 Lanes are blocks (see `lanes`), all arrays have LANES columns: `x` and `weights` are float32 [rows, LANES] of the 32 or 16
-values that share a scale, `sums` are what the sorted values add up to, float32 [.., LANES]. Sorting is stable, as glibc's
-qsort is for so few elements: the order of equal values with unequal weights decides bytes. So values are sorted as integers
-with their places in the lowest bits. Source: quantize_row_iq1_s_impl and quantize_row_iq1_m_impl of ggml-quants.c.
+values that share a scale, `keys` sorts them (see `iq1_sort`), and `sums` are what the sorted values add up to. Source:
+quantize_row_iq1_s_impl and quantize_row_iq1_m_impl of ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy import float32 as f32
 from numpy import int32 as i32
-from numpy import int64 as i64
-from numpy.typing import NDArray
 
+from hubclient.formats.ggml.encoders.iq1_sort import NO_KEY, key_of
 from hubclient.formats.ggml.encoders.lanes import LANES, STRIDE, lanes_like, place
 from hubclient.formats.kernels import Floats, kernel
 
@@ -28,53 +26,11 @@ STATE = 3  # rows of what is known of the best split
 GAIN, SCALE, SPLIT = range(STATE)  # cross^2 / power, the scale, and 4 * (64 * first cut + second cut) + direction
 _UP = f32(DELTA * DELTA - (1 + DELTA) * (1 + DELTA))  # what the sums of weights up to the second cut are multiplied with
 _DOWN = f32(DELTA * DELTA - (1 - DELTA) * (1 - DELTA))
-_NONE = i64(2**62)  # above all keys
 _W = 33 + STRIDE  # where the sums of weights of 32 values begin; NaN past their end, so that no split there explains anything
 SUMS_32 = 2 * _W
 _HALF = 17 + STRIDE  # likewise for two halves of 16 values: rows of sums of values, then of weights, each per half
 SUMS_16 = 4 * _HALF
 _BASES = 12  # rows of what only depends on the first cut, or on none
-
-
-def _network(size: int) -> NDArray[np.int64]:
-    """Batcher's odd-even merge sort of a power of two: which places are compared, int64 [comparisons, 2]."""
-    pairs = []
-    span = 1
-    while span < size:
-        step = span
-        while step:
-            for start in range(step % span, size - step, 2 * step):
-                for i in range(start, min(start + step, size - step)):
-                    if i // (2 * span) == (i + step) // (2 * span):
-                        pairs.append((i, i + step))
-            step //= 2
-        span *= 2
-    return np.array(pairs, np.int64)
-
-
-_SORT_16, _SORT_32 = _network(16), _network(32)
-
-
-@kernel
-def key_of(value: f32, i: int) -> i64:
-    """An integer that orders values as they are, equal ones by their places (below 64)."""
-    bits = f32(value + f32(0.0)).view(np.int32)  # -0.0 equals 0.0
-    return i64(i64(i64(i32(bits ^ i32(i32(bits >> i32(31)) & i32(0x7FFFFFFF)))) << i64(6)) | i64(i))
-
-
-@kernel
-def sort(x: Floats, keys: Any) -> None:
-    """The keys of the values in ascending order, int64 [rows, LANES]."""
-    for i in range(x.shape[0]):
-        for lane in range(LANES):
-            keys[i, lane] = key_of(x[i, lane], i)
-    network = _SORT_16 if x.shape[0] == 16 else _SORT_32
-    for pair in range(network.shape[0]):
-        above, below = keys[network[pair, 0]], keys[network[pair, 1]]
-        for lane in range(LANES):
-            one, two = above[lane], below[lane]
-            above[lane] = min(one, two)
-            below[lane] = max(one, two)
 
 
 @kernel
@@ -250,8 +206,8 @@ def levels_of(x: Floats, keys: Any, state: Floats, levels: Any) -> None:
     for lane in range(LANES):
         split = max(int(state[SPLIT, lane]), 0)
         first, second = split >> 8, (split >> 2) & 63
-        cuts[0, lane] = keys[first, lane] if first < rows else _NONE
-        cuts[1, lane] = keys[second, lane] if second < rows else _NONE
+        cuts[0, lane] = keys[first, lane] if first < rows else NO_KEY
+        cuts[1, lane] = keys[second, lane] if second < rows else NO_KEY
     for i in range(rows):
         for lane in range(LANES):
             key = key_of(x[i, lane], i)
@@ -260,6 +216,6 @@ def levels_of(x: Floats, keys: Any, state: Floats, levels: Any) -> None:
             levels[i, lane] = level if state[SPLIT, lane] >= f32(0.0) else i32(0)
     for lane in range(LANES):
         turned = state[SCALE, lane] < f32(0.0)
-        split = i32(state[SPLIT, lane])
-        state[SPLIT, lane] = f32(i32(split ^ i32(3))) if turned else f32(split)
+        direction = i32(state[SPLIT, lane])
+        state[SPLIT, lane] = f32(i32(direction ^ i32(3))) if turned else f32(direction)
         state[SCALE, lane] = f32(-state[SCALE, lane]) if turned else state[SCALE, lane]

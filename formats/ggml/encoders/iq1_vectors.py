@@ -21,14 +21,14 @@ from numpy import int32 as i32
 from numpy import uint64 as u64
 from numpy.typing import NDArray
 
+from hubclient.formats.ggml.encoders.inlining import inlined
 from hubclient.formats.ggml.encoders.iq1_splits import DELTA
 from hubclient.formats.ggml.encoders.lanes import LANES, lanes_like, place
 from hubclient.formats.ggml.encoders.neighbours import neighbours
-from hubclient.formats.ggml.encoders.parts import part
 from hubclient.formats.kernels import Floats, kernel
 
 RUN = 16  # neighbours side by side: one AVX-512 register, two of AVX2
-_NOBODY = 81  # the row after a table of sums, l0 + 3 l1 + 9 l2 + 27 l3, makes a neighbour lie far away
+_NOBODY = 81  # the row after a table of sums, l0 + 3 l1 + 9 l2 + 27 l3, makes NaN of a neighbour, which is not near
 _TAILS = 82  # where the second table begins
 _ROWS = 2 * _TAILS
 _CLOSE = f32(1 + 2.0**-19)  # 32 units of 2^-24
@@ -77,11 +77,9 @@ class Search(NamedTuple):
 @kernel
 def search_like(first: Any) -> Search:
     """Scratch that serves the lists which start at the runs `first`."""
-    longest = 0
-    for c in range(first.size - 1):
-        longest = max(longest, first[c + 1] - first[c])
-    terms = np.zeros(24 * LANES, np.float32)
-    return Search(terms, np.full(_ROWS * LANES, _FAR, np.float32), np.empty(longest * RUN, np.float32))
+    longest = np.max(first[1:] - first[:-1])
+    sums = np.full(_ROWS * LANES, np.nan, np.float32)
+    return Search(np.empty(24 * LANES, np.float32), sums, np.empty(longest * RUN, np.float32))
 
 
 @kernel
@@ -119,7 +117,7 @@ def _add_terms(first: int, terms: Floats, table: int, sums: Floats) -> None:
         count *= 3
 
 
-@part
+@inlined
 def _distances(lane: int, halves: Any, start: int, end: int, sums: Floats, distances: Floats) -> f32:
     """The distances of the neighbours in runs `start` to `end`; returns the least. None is below zero."""
     least = f32(np.inf).view(np.int32)
@@ -128,11 +126,12 @@ def _distances(lane: int, halves: Any, start: int, end: int, sums: Floats, dista
             distance = f32(sums[place(halves[0, run, j], lane)] + sums[place(_TAILS + halves[1, run, j], lane)])
             distances[_at(run - start, j)] = distance
             least = min(least, distance.view(np.int32))
-    return i32(least).view(np.float32)
+    found: f32 = i32(least).view(np.float32)
+    return found
 
 
-@part
-def _within(limit: f32, runs: int, distances: Floats) -> tuple[int, int]:
+@inlined
+def _within(limit: f32, runs: int, distances: Floats) -> tuple[i32, i32]:
     """How many neighbours are within the limit, and the sum of their numbers."""
     count, total = i32(0), i32(0)
     for run in range(runs):
@@ -146,7 +145,7 @@ def _within(limit: f32, runs: int, distances: Floats) -> tuple[int, int]:
 @kernel
 def _in_order(lane: int, head: int, tail: int, terms: Floats, sums: Floats) -> f32:
     """The distance as the reference adds it up."""
-    distance = sums[place(head, lane)]
+    distance: f32 = sums[place(head, lane)]
     for i in range(4, 8):
         distance = f32(distance + terms[place(3 * i + tail % 3, lane)])
         tail //= 3
@@ -169,11 +168,11 @@ def _first_nearest(
 
 
 @kernel
-def _replace(vectors: Any, first: Any, halves: Any, terms: Floats, sums: Floats, distances: Floats, chosen: Any) -> None:
+def _replace(places: Any, first: Any, halves: Any, terms: Floats, sums: Floats, distances: Floats, chosen: Any) -> None:
     """Put neighbours in the place of what the codebook lacks, in all lanes."""
     for lane in range(LANES):
         combination = chosen[lane]
-        if vectors[combination] < 0:
+        if places[combination] < 0:
             begin, end = first[combination], first[combination + 1]
             limit = f32(_distances(lane, halves, begin, end, sums, distances) * _CLOSE)
             count, found = _within(limit, end - begin, distances)
@@ -238,10 +237,8 @@ def vectors_of(
     chosen  int32 [rows / 8, LANES]: receives vectors, as combinations
     """
     groups = levels.shape[0] // 8
-    changed, deltas, sums, factors = np.zeros(LANES, np.bool_), lanes_like(groups), lanes_like(2), np.ones(LANES, np.float32)
-    for row in range(2):
-        for lane in range(LANES):
-            sums[row, lane] = f32(0.0)
+    changed, deltas, factors = np.zeros(LANES, np.bool_), lanes_like(groups), np.ones(LANES, np.float32)
+    sums = np.zeros((2, LANES), np.float32)
     for g in range(groups):
         rows = slice(8 * g, 8 * g + 8)
         for lane in range(LANES):

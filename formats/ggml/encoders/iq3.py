@@ -19,7 +19,8 @@ from numpy import uint32 as u32
 from numpy.typing import NDArray
 
 from hubclient.formats.ggml import Kernel
-from hubclient.formats.ggml.encoders.iq3_search import STEPS, VALUES, WEIGHTS, WORK, Book, book, search
+from hubclient.formats.ggml.encoders.iq3_search import STEPS, VALUES, WEIGHTS, WORK, search
+from hubclient.formats.ggml.encoders.iq3_vectors import Book, book
 from hubclient.formats.ggml.encoders.lanes import nearest, put_half, put_short
 from hubclient.formats.kernels import Bytes, Floats, kernel
 

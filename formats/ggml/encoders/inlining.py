@@ -1,4 +1,4 @@
-"""Parts of kernels: functions that are copied into the kernels which call them."""
+"""Pieces of kernels: functions that are copied into the kernels which call them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from numba import njit
 
 
-def part(function: Callable[..., Any]) -> Callable[..., Any]:
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let Numba copy the function to where it is called, before compiling.
 
     Around a call that LLVM does not inline, Numba counts a reference to every array among the arguments, up and down
