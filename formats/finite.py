@@ -18,7 +18,23 @@ _EXPONENTS = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
 }
+# All bits but the sign, and what they are of 32768: scales of numbers below that are finite as float16.
+_MAGNITUDES = {
+    "F32": (np.uint32, 0x7FFFFFFF, 0x47000000),
+    "F16": (np.uint16, 0x7FFF, 0x7800),
+    "BF16": (np.uint16, 0x7FFF, 0x4700),
+}
 _STEP = 1 << 16  # float32 elements decoded at a time
+
+
+def may_overflow(raw: NDArray[Any], encoding: Encoding) -> bool:
+    """Whether raw rows uint8 [n, row_bytes] may hold a number so large that the scale of a block would overflow float16."""
+    from hubclient.formats.kernels import largest
+
+    if encoding.name not in _MAGNITUDES:
+        return True
+    kind, mask, limit = _MAGNITUDES[encoding.name]
+    return int(largest(np.ascontiguousarray(raw).reshape(-1).view(kind), kind(mask))) >= limit
 
 
 def first_nonfinite(raw: NDArray[Any], encoding: Encoding, columns: int) -> int | None:

@@ -114,6 +114,15 @@ def first_with(numbers: Any, mask: Any) -> int:
 
 
 @kernel
+def largest(numbers: Any, mask: Any) -> Any:
+    """The largest of unsigned integers [n], of which only the bits of `mask` count; 0 of none."""
+    found = mask & ~mask
+    for i in range(numbers.size):
+        found = max(found, numbers[i] & mask)
+    return found
+
+
+@kernel
 def deviations(before: Floats, after: Floats, block: int, sums: NDArray[np.float64]) -> tuple[float, int]:
     """Adds to `sums` [4] those of squared differences, of squares before and after, of products; blocks divide the float32 [n].
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hubclient.errors import Lossy, SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
 from hubclient.formats.safetensors.reader import INDEX
 from hubclient.garbage import uncollected
-from hubclient.model import Quantization, Request, display_name
+from hubclient.model import Quantization, Request, display_name, encodings_of
 from hubclient.plan import OutputPlan, Plan, lay_out
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
@@ -158,6 +158,8 @@ class Checkpoint:
         outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
         for output in outputs:
             self._check_output(output)
+            if not wishes.requantize:
+                _refuse_requantising(output)
         architecture = model.architecture.name if only != "tokenizer" else None
         return Plan(self.opened.path, self.format, architecture, self.opened.all_files, outputs)
 
@@ -259,6 +261,16 @@ def run(
         raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
     memory = max_memory or DEFAULT_MEMORY
     return execute(plan, jobs=jobs, max_memory=memory, force=force, executor=executor, progress=progress, stage=stage)
+
+
+def _refuse_requantising(output: OutputPlan) -> None:
+    for step in output.steps:
+        if step.requantises:
+            was = "/".join(sorted(encoding.name for encoding in encodings_of(step.array) if encoding.blocked))
+            raise UsageError(
+                f"{step.name}: is quantised as {was} already; quantising it again as {step.encoding} would add error to error",
+                hint="start from the 16-bit original, or let --allow-requantize do it; --type auto leaves all as it is",
+            )
 
 
 def _distinct(targets: Iterable[Target]) -> list[Target]:

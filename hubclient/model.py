@@ -112,8 +112,8 @@ class Quantization:
 
     For GGUF: `tensor_types` are texts PATTERN=TYPE, the patterns regular expressions that are searched for in tensor names;
     `output_type` and `embedding_type` are those of two tensors; `pure` makes everything that would be quantised the one type;
-    `importance` is an importance matrix (`hubclient.read_imatrix`); `requantize` allows blocks to be unpacked and packed as others.
-    For all formats: `nonfinite` quantises NaN as 0 and infinities as the largest finite number of their row instead of refusing
+    `importance` is an importance matrix (`hubclient.read_imatrix`).
+    For all formats: `requantize` allows blocks to be unpacked and packed as others; `nonfinite` quantises NaN as 0 and infinities as the largest finite number of their row instead of refusing
     them; `measure` finds out how far values are off.
     """
 

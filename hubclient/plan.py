@@ -102,6 +102,11 @@ class Step:
         return self.encoding.blocked and not self.moves and not self.repacks
 
     @property
+    def requantises(self) -> bool:
+        """True if blocks are unpacked and packed as others, which adds error to error."""
+        return self.quantises and any(encoding.blocked for encoding in encodings_of(self.array))
+
+    @property
     def _stranded(self) -> bool:
         return self.encoding.blocked and len(self.array.shape) < 2
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubclient.architectures.language.arrays import Array
+from hubclient.bounds import close
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats import codecs
@@ -23,13 +24,14 @@ from hubclient.formats.sourcefile import read_source
 from hubclient.model import Request, encodings_of, leaf
 from hubclient.rows import FilePool, Reader, packed
 from hubclient.spokes import spoke
+from hubclient.spokes.storage import RECORDED
 from hubclient.tiles import common
 
 if TYPE_CHECKING:
     import numpy as np
 
     from hubclient.architectures.language.arrays import Leaf
-    from hubclient.formats.model import Encoding, OpenedCheckpoint, TensorRef
+    from hubclient.formats.model import OpenedCheckpoint, TensorRef
     from hubclient.model import Model, Target
 
     Rows = np.ndarray[Any, Any]
@@ -48,10 +50,6 @@ _UNCOMPARED = (
     "quantize.",
 )
 _ENCODED = ("dtype", "torch_dtype", "quantization", "quantization_config")
-# Largest relative rounding of each plain encoding (half a unit in the last place), and its smallest step.
-_RELATIVE = {"F64": 0.0, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
-_ABSOLUTE = {"F16": 2.0**-25}
-_FURTHER = 3.0  # times as far off as our own encoder makes blocks of few bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,8 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
     differences: list[str] = []
     for opened, target in parts:
         names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
-        judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores())
+        weighted = any(key.startswith(RECORDED) for key in opened.metadata)
+        judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores(), weighted)
         differences += _differences(opened, target, folder=tested.host.format(tested.format).folder)
     return Report(Path(path), Path(against), tuple(judged), tuple(differences), uncompared)
 
@@ -145,13 +144,13 @@ def _parts(tested: Checkpoint, model: Model) -> tuple[list[tuple[OpenedCheckpoin
 
 
 def _judged(
-    names: Mapping[str, Array], stored: Mapping[str, TensorRef], recomputable: set[str], jobs: int
+    names: Mapping[str, Array], stored: Mapping[str, TensorRef], recomputable: set[str], jobs: int, weighted: bool
 ) -> Iterable[TensorVerdict]:
     """Every tensor that is there or should be; those in `recomputable` need not."""
     with FilePool() as pool, ThreadPoolExecutor(jobs, "hubclient") as threads:
         reader = Reader(pool)
         both = [name for name in stored if name in names]
-        yield from threads.map(lambda name: _judge(name, names[name], stored[name], reader), both)
+        yield from threads.map(lambda name: _judge(name, names[name], stored[name], reader, weighted), both)
     yield from (TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable)
     yield from (TensorVerdict(name, "extra") for name in stored if name not in names)
 
@@ -185,7 +184,7 @@ def _request(tested: Checkpoint) -> Request:
     return Request(pre=carried.pre if carried else None, only=part)
 
 
-def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader) -> TensorVerdict:
+def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader, weighted: bool) -> TensorVerdict:
     if expected.shape != ref.shape:
         return TensorVerdict(name, "wrong", why=f"shape {list(ref.shape)}, expected {list(expected.shape)}")
     stored, exact, within, largest = leaf(ref), True, True, 0.0
@@ -195,7 +194,8 @@ def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader) -> Tensor
             stop = min(start + step, stored.rows)
             if not _same_bytes(expected, stored, start, stop, reader):
                 exact = False
-                fits, difference = _close(expected, stored, start, stop, reader)
+                want, have = expected.read(start, stop, reader.floats), stored.read(start, stop, reader.floats)
+                fits, difference = close(want, have, ref.encoding, weighted=weighted)
                 within, largest = within and fits, max(largest, difference)
     except UnsupportedEncoding as error:
         return TensorVerdict(name, "wrong", why=str(error))
@@ -217,60 +217,6 @@ def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: R
     if not codecs.can_encode(encoding) or codecs.needs_importance(encoding):
         return bool(np.array_equal(values, stored.read(start, stop, reader.floats)))
     return bool(np.array_equal(codecs.encode(values, encoding), packed(stored.read(start, stop, reader.native))))
-
-
-def _close(expected: Array, stored: Array, start: int, stop: int, reader: Reader) -> tuple[bool, float]:
-    import numpy as np
-
-    (encoding,) = encodings_of(stored)
-    want, have = expected.read(start, stop, reader.floats), stored.read(start, stop, reader.floats)
-    alike = (want == have) | (np.isnan(want) & np.isnan(have))
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities, which differ by NaN from themselves
-        difference = np.where(alike, 0.0, np.abs(want.astype(np.float64) - have))
-        difference[np.isnan(difference)] = np.inf  # a number where none belongs, or the other way round
-    if encoding.name in _RELATIVE:
-        bound = np.abs(want) * _RELATIVE[encoding.name] + _ABSOLUTE.get(encoding.name, 0.0)
-    elif encoding.name == "Q8_0":  # half a step of 1/127 of the block's largest, and the scale's own rounding to f16
-        blocks = np.abs(want.reshape(-1, encoding.block)).max(axis=1)
-        bound = np.repeat(blocks * (0.5 / 127 + 2.0**-11) + 127 * 2.0**-25, encoding.block).reshape(want.shape)
-    elif encoding.name.startswith("AFFINE"):
-        bound = _affine_bound(want, encoding)
-    elif codecs.can_encode(encoding) and encoding.blocked:
-        bound = _block_bound(want, have, encoding)
-    else:
-        bound = np.zeros_like(want)
-    largest = float(difference.max(initial=0.0))
-    return bool(np.all(difference <= bound)) and np.isfinite(largest), largest
-
-
-def _block_bound(want: Rows, have: Rows, encoding: Encoding) -> Rows:
-    """Infinite for rows that are about as close as our own encoder without importance comes, else zero.
-
-    Importance moves errors to columns that matter less, so no single element and no single block has a bound; but a row is
-    not much further off, and no block much more than if it were zero.
-    """
-    import numpy as np
-
-    uniform = np.ones(want.shape[1], np.float32) if codecs.needs_importance(encoding) else None
-    own = codecs.decode(codecs.encode(want, encoding, importance=uniform), encoding, want.shape[1])
-    off, usual = ((np.square(made.astype(np.float64) - want)).reshape(len(want), -1, encoding.block) for made in (have, own))
-    size = np.square(want.astype(np.float64)).reshape(off.shape)
-    rows = off.sum((1, 2)) <= _FURTHER**2 * usual.sum((1, 2)) + 1e-12 * size.sum((1, 2))
-    blocks = (off.sum(2) <= _FURTHER**2 * (usual.sum(2) + size.sum(2))).all(axis=1)
-    bound: Rows = np.repeat(np.where(rows & blocks, np.inf, 0.0)[:, None], want.shape[1], axis=1)
-    return bound
-
-
-def _affine_bound(want: Rows, encoding: Encoding) -> Rows:
-    """A step of the group, which one of its ends may be off, and the roundings of scale, bias, product and sum."""
-    import numpy as np
-
-    levels = 2 ** (8 * encoding.planes[0] // encoding.block) - 1
-    groups = want.reshape(-1, encoding.block)
-    step = (groups.max(axis=1) - groups.min(axis=1)) / levels
-    rounding = 6 * np.abs(groups).max(axis=1) * _RELATIVE[encoding.name.rpartition("_")[2]]
-    bound: Rows = np.repeat(step + rounding, encoding.block).reshape(want.shape)
-    return bound
 
 
 def _differences(opened: OpenedCheckpoint, target: Target, *, folder: bool) -> Iterable[str]:

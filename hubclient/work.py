@@ -10,7 +10,7 @@ from hubclient.deviation import Deviation, deviation
 from hubclient.errors import DamagedInput
 from hubclient.formats import codecs
 from hubclient.formats.encodings import F32
-from hubclient.formats.finite import first_nonfinite
+from hubclient.formats.finite import first_nonfinite, may_overflow
 from hubclient.rows import packed
 from hubclient.tiles import common
 
@@ -91,6 +91,8 @@ def _quantised(step: Step, rows: _Rows) -> tuple[Rows, Found]:
     rows, replaced = _finite(step, rows)
     columns = rows.tile.group.array.columns
     data = _packed(step, rows)
+    if not step.nonfinite and may_overflow(rows.raw, rows.encoding):
+        _refuse_overflow(step, rows.tile, data)
     off = deviation(rows.raw, rows.encoding, data, step.encoding, columns, rows.tile.start) if step.measured else None
     return data, Found(replaced, off)
 
@@ -133,6 +135,16 @@ def _finite(step: Step, rows: _Rows) -> tuple[_Rows, int | None]:
             hint="--allow-nonfinite quantises NaN as 0, and infinities as the largest finite number of their row",
         )
     return rows._replace(raw=packed(values), encoding=F32), _replace_nonfinite(values)
+
+
+def _refuse_overflow(step: Step, tile: Tile, data: Rows) -> None:
+    """DamagedInput if blocks hold no numbers, as those that they are made of are too large for their scales."""
+    columns = tile.group.array.columns
+    at = first_nonfinite(data, step.encoding, columns)
+    if at is not None:
+        told = f"tensor {step.name}, row {tile.start + at // columns:,} has numbers too large for the scales of {step.encoding}"
+        hint = f"--tensor-type {step.name}=BF16 leaves it in 16 bits; --allow-nonfinite writes what comes of it, which is NaN"
+        raise DamagedInput(told, tensor=step.name, hint=hint)
 
 
 def _replace_nonfinite(values: Rows) -> int:

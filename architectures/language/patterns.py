@@ -54,7 +54,7 @@ class Pattern:
 
     def covers(self, digits: tuple[str, ...]) -> bool:
         """Whether a name of this template whose digit components are these is one of the pattern's; any numbers will do."""
-        return all(digits[at] == literal for at, literal in self._literals)
+        return not self._literals or all(digits[at] == literal for at, literal in self._literals)
 
     def match(self, digits: tuple[str, ...]) -> Captures | None:
         """Captured numbers, sorted by name, for the digit components of a name whose template equals this one's."""

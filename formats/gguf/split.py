@@ -80,8 +80,11 @@ def group_by_size(tensors: Sequence[TensorSpec], limit: int | None) -> list[list
 
 
 def group_by_part(parts: Sequence[int]) -> list[list[int]]:
-    """Indices of the tensors of each part, by the number of the part of each; parts without tensors are left out."""
-    return [[index for index, own in enumerate(parts) if own == part] for part in sorted(set(parts))] or [[]]
+    """Indices of the tensors of each part, by the number of the part of each; the first part of a split may have none."""
+    groups: list[list[int]] = [[] for _ in range(max(parts, default=0) + 1)]
+    for index, part in enumerate(parts):
+        groups[part].append(index)
+    return groups
 
 
 def split_metadata(number: int, count: int, tensors: int) -> dict[str, Value]:

@@ -29,6 +29,8 @@ from hubclient.spokes.storage import RECORDED, Storage, store
 
 RECIPES = True  # a type may be a recipe, and tensors may be chosen types
 
+_SIZE = "general.size_label"
+
 __all__ = ["parts", "read", "write"]
 
 
@@ -150,6 +152,8 @@ def _described(model: Model, keys: Mapping[str, Value], stored: Storage) -> tupl
         anew = bool(stored.recorded)
         metadata.update((key, value) for key, value in model.metadata.items() if not (anew and key.startswith(RECORDED)))
         metadata.update(stored.recorded)
+        if _SIZE in model.opened.metadata:  # what the number of weights is called; it does not change
+            metadata[_SIZE] = model.opened.metadata[_SIZE]
     else:
         metadata.update(stored.recorded)
         losses += [f"metadata {key} has no place in GGUF" for key in model.metadata]

@@ -82,10 +82,7 @@ def store(model: Model, request: Request, arrays: Mapping[str, Array], keys: Map
         encodings = {name: _as_stored(array) or _unpacked(model, name, array) for name, array in arrays.items()}
         return Storage(_stated(model), _number(model, encodings), encodings)
     by_recipe = wishes.chooses or request.type.upper() not in (*CONVERTED, "AUTO")
-    made = _by_recipe(model, request, arrays, keys) if by_recipe else _by_type(model, request.type, arrays)
-    if not wishes.requantize:
-        _refuse_again(arrays, made.encodings)
-    return made
+    return _by_recipe(model, request, arrays, keys) if by_recipe else _by_type(model, request.type, arrays)
 
 
 def _by_type(model: Model, type_: str, arrays: Mapping[str, Array]) -> Storage:
@@ -150,24 +147,6 @@ def _recorded(request: Request) -> dict[str, Value]:
 
     matrix = request.quantization.importance
     return {} if matrix is None else recorded(matrix, matrix.source.name if matrix.source else "computed")
-
-
-def _refuse_again(arrays: Mapping[str, Array], encodings: Mapping[str, Encoding]) -> None:
-    """UsageError where blocks would be unpacked and quantised to others."""
-    for name, encoding in encodings.items():
-        own = encodings_of(arrays[name])
-        if encoding.blocked and own != {encoding} and any(source.blocked for source in own) and not _repacks(own, encoding):
-            was = "/".join(sorted(source.name for source in own if source.blocked))
-            raise UsageError(
-                f"{name}: is quantised as {was} already; quantising it again as {encoding} would add error to error",
-                hint="start from the 16-bit original, or let --allow-requantize do it; --type auto leaves all as it is",
-            )
-
-
-def _repacks(own: set[Encoding], encoding: Encoding) -> bool:
-    from hubclient.formats.codecs import can_repack
-
-    return len(own) == 1 and can_repack(next(iter(own)), encoding)
 
 
 def _converted(name: str, array: Array, wanted: Encoding) -> Encoding:

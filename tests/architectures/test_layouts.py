@@ -76,7 +76,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "has to be from one name with the capture",
     ),
     "an encoding without a name": (lambda: stored_as((), {"a": "x"}), "stored_as: .. where names of encodings are needed"),
-    "an encoding that is no name": (lambda: stored_as(("MXFP4", 3), {"a": "x"}), "where names of encodings are needed"),
+    "an encoding with an empty name": (lambda: stored_as(("MXFP4", ""), {"a": "x"}), "where names of encodings are needed"),
     "a stacking of each": (lambda: each(stack("e", "n"), identity), "cannot be a member of each"),
     "a composition of what does not fit": (
         lambda: concat("p", "q") >> ~concat("p", "q", "r") >> concat("p", "q"),

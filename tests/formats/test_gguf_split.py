@@ -12,6 +12,7 @@ from reference import DATA
 from hubclient.errors import DamagedInput, UsageError
 from hubclient.formats.encodings import F32
 from hubclient.formats.gguf import FORMAT
+from hubclient.formats.gguf.split import group_by_part
 from hubclient.formats.model import FileLayout, OutputSpec, TensorSpec, Value
 
 TENSORS = tuple(TensorSpec(f"t{i}", (100,), F32) for i in range(5))
@@ -80,6 +81,11 @@ def test_what_fits_is_not_split(tmp_path: Path):
 
 def test_a_tensor_larger_than_the_limit_has_a_part_of_its_own():
     assert [len(file.tensors) for file in FORMAT.layout(OutputSpec("m.gguf", TENSORS, max_shard_size=1))] == [1] * 5
+
+
+def test_the_first_part_may_have_no_tensors():
+    assert group_by_part((2, 1, 1)) == [[], [1, 2], [0]]
+    assert group_by_part(()) == [[]]
 
 
 def test_limits_that_make_no_sense_are_refused():

@@ -13,7 +13,7 @@ from checkpoints import config_of, edited
 from golden import VARIANTS, Golden, Stored, Workshop, copy, goldens, mlx_differences, tensors
 
 from hubclient import Checkpoint, Quantization, verify
-from hubclient.errors import DamagedInput
+from hubclient.errors import DamagedInput, UsageError
 from hubclient.plugins import get_host
 
 # Tensors that can be recomputed and are left out.
@@ -251,7 +251,10 @@ def test_from_mlx_to_mlx_everything_stays(golden: Golden, workshop: Workshop, tm
 
 
 def test_a_packed_folder_is_packed_anew_where_that_is_asked(workshop: Workshop, tmp_path: Path):
-    Checkpoint.from_pretrained(workshop.mlx(LLAMA, "q4")).save_pretrained(tmp_path / "a", format="mlx", type="8bit")
+    source = Checkpoint.from_pretrained(workshop.mlx(LLAMA, "q4"))
+    with pytest.raises(UsageError, match="quantised as AFFINE4_G64_BF16 already"):
+        source.plan(tmp_path / "a", format="mlx", type="8bit")
+    source.save_pretrained(tmp_path / "a", format="mlx", type="8bit", quantization=Quantization(requantize=True))
     assert config_of(tmp_path / "a")["quantization"] == {"group_size": 64, "bits": 8, "mode": "affine"}
     assert tensors(tmp_path / "a")["lm_head.weight"].shape == (512, 16)
     assert verify(tmp_path / "a", workshop.mlx(LLAMA, "q4")).ok

@@ -56,6 +56,15 @@ def test_tensor_and_row_are_named_and_nothing_is_left(kind: str, dtype: str, tmp
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize(("kind", "fits"), [("Q8_0", 4e6), ("Q4_0", 2e5)])
+def test_numbers_too_large_for_the_scales_are_refused(kind: str, fits: float, tmp_path: Path) -> None:
+    """llama-quantize refuses such rows as well; the largest scale is 65504."""
+    gguf(odd(tmp_path / "fits", places={(40, 95): fits}), tmp_path / "fits.gguf", kind)
+    with pytest.raises(DamagedInput, match=f"blk.1.ffn_down.weight, row 40 has numbers too large for the scales of {kind}"):
+        gguf(odd(tmp_path / "llama", places={(40, 95): 1e9}), tmp_path / "out" / "a.gguf", kind)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_the_row_is_that_of_the_tensor_however_it_is_cut(bad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hubclient import tiles
 

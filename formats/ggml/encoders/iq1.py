@@ -19,6 +19,7 @@ from numpy import uint16 as u16
 from numpy import uint32 as u32
 
 from hubclient.formats.ggml import Kernel
+from hubclient.formats.ggml.encoders.inlining import inlined
 from hubclient.formats.ggml.encoders.iq1_fit import (
     Desk,
     Fit,

@@ -28,7 +28,8 @@ _UP = f32(DELTA * DELTA - (1 + DELTA) * (1 + DELTA))  # what the sums of weights
 _DOWN = f32(DELTA * DELTA - (1 - DELTA) * (1 - DELTA))
 _W = 33 + STRIDE  # where the sums of weights of 32 values begin; NaN past their end, so that no split there explains anything
 SUMS_32 = 2 * _W
-_HALF = 17 + STRIDE  # likewise for two halves of 16 values: rows of sums of values, then of weights, each per half
+_TOGETHER = 2  # splits that one pass tries in IQ1_M, where with STRIDE of them LLVM no longer makes vectors
+_HALF = 17 + _TOGETHER  # likewise for halves of 16 values: rows of sums of values, then of weights, each per half
 SUMS_16 = 4 * _HALF
 _BASES = 12  # rows of what only depends on the first cut, or on none
 
@@ -162,10 +163,10 @@ def _both(sums: Floats, bases: Floats, half: int, row: int, lane: int) -> tuple[
 
 @kernel
 def _try_halves(first: int, second: int, sums: Floats, bases: Floats, state: Floats) -> None:
-    """Try the splits at `first` and at STRIDE places from `second` on, each half up and down; sums, bases, state flat."""
+    """Try the splits at `first` and at _TOGETHER places from `second` on, each half up and down; sums, bases, state flat."""
     for lane in range(LANES):
         gain, scale, split = state[place(GAIN, lane)], state[place(SCALE, lane)], state[place(SPLIT, lane)]
-        for k in range(STRIDE):
+        for k in range(_TOGETHER):
             tried = f32(4 * (64 * first + second + k))
             up, power_up, down, power_down = _both(sums, bases, 0, second + k, lane)
             up_2, power_up_2, down_2, power_down_2 = _both(sums, bases, 1, second + k, lane)
@@ -191,7 +192,7 @@ def split_16(x: Floats, weights: Floats, keys: Any, sums: Floats, state: Floats)
     for first in range(17):
         _bases(first, 0, sums, bases)
         _bases(first, 1, sums, bases)
-        for second in range(first, 17, STRIDE):
+        for second in range(first, 17, _TOGETHER):
             _try_halves(first, second, sums.reshape(-1), bases.reshape(-1), state.reshape(-1))
 
 
