@@ -40,7 +40,7 @@ from hubclient.formats.kernels import Bytes, Floats, half_of, kernel
 _LEAST_S, _LEAST_M = f32(1e-12), f32(1e-7)  # parts without a value of this size are all zero: GROUP_MAX_EPS_IQ1_S and _M
 
 
-@kernel
+@inlined
 def _fit_s(x: Floats, weights: Floats, desk: Desk, book: Book, fit: Fit) -> None:
     """Scales and vectors of IQ1_S for float32 [256, LANES]."""
     for part in range(8):
@@ -50,7 +50,7 @@ def _fit_s(x: Floats, weights: Floats, desk: Desk, book: Book, fit: Fit) -> None
         take_part(part, x[own], weights[own], _LEAST_S, desk, book, fit)
 
 
-@kernel
+@inlined
 def _fit_m(x: Floats, weights: Floats, desk: Desk, book: Book, fit: Fit) -> None:
     """Scales and vectors of IQ1_M for float32 [256, LANES]."""
     for part in range(16):

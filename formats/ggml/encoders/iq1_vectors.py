@@ -182,7 +182,7 @@ def _replace(places: Any, first: Any, halves: Any, terms: Floats, sums: Floats, 
             chosen[lane] = i32(i32(halves[0, run, j]) + i32(i32(81) * i32(halves[1, run, j])))
 
 
-@kernel
+@inlined
 def choose(
     x: Floats, weights: Floats, levels: Any, scales: Floats, deltas: Floats, search: Search, book: Book, chosen: Any, changed: Any
 ) -> None:
