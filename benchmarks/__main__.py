@@ -22,6 +22,7 @@ from benchmarks import (
     mlx,
     open_vocabulary,
     plan,
+    quantise,
     quantised,
     startup,
 )
@@ -32,6 +33,7 @@ from hubclient.formats.ggml import ENCODED
 BENCHMARKS: dict[str, Callable[[Path, int], list[Figure]]] = {
     "convert": convert.measure,
     "mlx": mlx.measure,
+    "quantise": quantise.measure,
     "quantised": quantised.measure,
     "against_copy": against_copy.measure,
     "memory": memory.measure,

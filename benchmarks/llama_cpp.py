@@ -70,6 +70,9 @@ class LlamaCpp:
             pip(self._python, "install", "--quiet", *_BUILD.split())
             programs = Path(self._python).parent
             ninja = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={programs / 'ninja'}"]
-            for step in ["-S", str(self._source), *ninja, *_OPTIONS, "-B"], ["--target", name, "--build"]:
-                subprocess.run([programs / "cmake", *step, folder], stdout=subprocess.DEVNULL, check=True)
+            for step in (
+                ["-S", str(self._source), "-B", str(folder), *ninja, *_OPTIONS],
+                ["--build", str(folder), "--target", name],
+            ):
+                subprocess.run([programs / "cmake", *step], stdout=subprocess.DEVNULL, check=True)
         return path

@@ -69,7 +69,8 @@ class Model:
     names tensors stored wider than that whose values were found to fit it; `pre` is the name of the pre-tokenizer if the
     checkpoint says it by name; `metadata` are further keys that a file of the same format keeps; `files` are small files that travel along; `losses` is what reading already had to give up, `lacking` names parts of the model
     that the source does not have (the vision part of a text model's file): a loss where all parts belong in one place;
-    `packed` says how the source stores tensors that are several there.
+    `packed` says how the source stores tensors that are several there; `tokenizer_keys` are those of GGUF by the name of the
+    pre-tokenizer, once they were made, for the next of several outputs.
     """
 
     opened: OpenedCheckpoint
@@ -88,6 +89,7 @@ class Model:
     pre: str | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict)
     load_tokenizer: Callable[[], Tokenizer | None] = lambda: None
+    tokenizer_keys: dict[str | None, Mapping[str, Value]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubclient.deviation import Deviation, deviation
@@ -79,19 +81,30 @@ def prepare(plan: Plan, stage: Callable[[str], None] | None = None) -> None:
         codecs.transcode(row, source, target, columns, importance=importance)
 
 
-class _Rows(NamedTuple):
+@dataclass(frozen=True)
+class _Rows:
     """A tile's rows as they are read: raw uint8 [n, row_bytes] of that encoding."""
 
     tile: Tile
     raw: Rows
     encoding: Encoding
 
+    @cached_property
+    def large(self) -> bool:
+        """Whether numbers may be too large for blocks (see `may_overflow`); looked at once, however many outputs ask."""
+        return may_overflow(self.raw, self.encoding)
+
+    @cached_property
+    def nonfinite(self) -> int | None:
+        """Where the first NaN or infinity is, counted along the rows; their bits are those of the largest magnitudes."""
+        return first_nonfinite(self.raw, self.encoding, self.tile.group.array.columns) if self.large else None
+
 
 def _quantised(step: Step, rows: _Rows) -> tuple[Rows, Found]:
     rows, replaced = _finite(step, rows)
     columns = rows.tile.group.array.columns
     data = _packed(step, rows)
-    if not step.nonfinite and may_overflow(rows.raw, rows.encoding):
+    if rows.large and not step.nonfinite:
         _refuse_overflow(step, rows.tile, data)
     off = deviation(rows.raw, rows.encoding, data, step.encoding, columns, rows.tile.start) if step.measured else None
     return data, Found(replaced, off)
@@ -121,7 +134,7 @@ def _packed(step: Step, rows: _Rows) -> Rows:
 def _finite(step: Step, rows: _Rows) -> tuple[_Rows, int | None]:
     """The rows without NaN and infinities, and how many there were (None: not one was looked for, as there can be none)."""
     tile, columns = rows.tile, rows.tile.group.array.columns
-    at = first_nonfinite(rows.raw, rows.encoding, columns)
+    at = rows.nonfinite
     if at is None:
         return rows, None
     values = codecs.decode(rows.raw, rows.encoding, columns)
@@ -134,7 +147,7 @@ def _finite(step: Step, rows: _Rows) -> tuple[_Rows, int | None]:
             tensor=step.name,
             hint="--allow-nonfinite quantises NaN as 0, and infinities as the largest finite number of their row",
         )
-    return rows._replace(raw=packed(values), encoding=F32), _replace_nonfinite(values)
+    return replace(rows, raw=packed(values), encoding=F32), _replace_nonfinite(values)
 
 
 def _refuse_overflow(step: Step, tile: Tile, data: Rows) -> None:

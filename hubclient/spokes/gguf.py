@@ -167,14 +167,21 @@ def _object(model: Model, name: str) -> dict[str, Any]:
     return content
 
 
-def _tokenizer_keys(model: Model, request: Request) -> dict[str, Value]:
+def _tokenizer_keys(model: Model, request: Request) -> Mapping[str, Value]:
+    pre = request.pre or model.pre
+    if pre not in model.tokenizer_keys:
+        model.tokenizer_keys[pre] = _made_keys(model, pre)
+    return model.tokenizer_keys[pre]
+
+
+def _made_keys(model: Model, pre: str | None) -> dict[str, Value]:
     from hubclient.formats.tokenizers import residual, to_gguf
 
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise DamagedInput(f"{model.opened.path}: there is no tokenizer beside the weights; GGUF needs one")
     size = model.config.get("vocab_size")
-    keys = to_gguf(tokenizer, vocab_size=size, pre=request.pre or model.pre, options=model.architecture.tokenizer)
+    keys = to_gguf(tokenizer, vocab_size=size, pre=pre, options=model.architecture.tokenizer)
     return {**keys, own.TOKENIZER_KEY: Value("str", residual(tokenizer, keys))}
 
 
