@@ -1,12 +1,12 @@
-"""Where compiled kernels are kept: a folder of the user's own, which nobody else can read or write.
+"""Where compiled kernels are kept: a folder of the user's own, in which nobody else can write.
 
-    $NUMBA_CACHE_DIR, or $XDG_CACHE_HOME/hubclient/kernels, or ~/.cache/hubclient/kernels, or a folder of the user's in the
+    hubclient in $NUMBA_CACHE_DIR, or $XDG_CACHE_HOME/hubclient/kernels, or ~/.cache/hubclient/kernels, or a folder of the user's in the
     system's temporary one, where the home cannot be written
 
-What lies there is loaded as code, so a folder that belongs to somebody else is not used, and one that others may enter is
-closed to them. Without any folder kernels are compiled anew by each process. An entry holds for one content of all source
-files that the kernel is made of, so that installations of different versions share a folder; one that cannot be loaded
-counts as missing.
+What lies there is loaded as code, so the folder is made for its owner alone, and one that belongs to somebody else or that
+others can write in is not used. Without any folder kernels are compiled anew by each process. An entry holds for one content
+of all sources of `hubclient.formats`, constants included, so that installations of different versions share a folder; one that
+cannot be loaded counts as missing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, NullCache
@@ -75,7 +73,7 @@ class _Place:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._line = function.__code__.co_firstlineno
-        self._stamp = _digest(sys.modules[function.__module__])
+        self._stamp = _digest()
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], _file: str) -> _Place:
@@ -106,7 +104,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 def _candidates() -> Iterator[Path]:
     if stated := os.environ.get("NUMBA_CACHE_DIR"):
-        yield Path(stated)
+        yield Path(stated) / _NAME
         return
     home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
     with suppress(RuntimeError):  # there is no home
@@ -121,30 +119,17 @@ def _is_usable(path: Path) -> bool:
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
             return False
-        if hasattr(os, "geteuid"):
-            if found.st_uid != os.geteuid():
-                return False
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                path.chmod(0o700)
+        if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022):
+            return False
         return os.access(path, os.W_OK | os.X_OK)
     except OSError:
         return False
 
 
 @cache
-def _digest(module: ModuleType) -> str:
-    """sha256 over the source files that a module's kernels are made of: its own, and those that it takes functions from."""
-    found: dict[str, ModuleType] = {}
-    waiting = [module]
-    while waiting:
-        current = waiting.pop()
-        if current.__name__ not in found:
-            found[current.__name__] = current
-            owners = {getattr(value, "__module__", None) for value in vars(current).values()}
-            names = (name for name in owners if isinstance(name, str) and name.startswith(f"{_NAME}.formats."))
-            waiting += (sys.modules[name] for name in names if name in sys.modules)
-    digest = hashlib.sha256()
-    for name in sorted(found):
-        source = found[name].__file__
-        digest.update(name.encode() + b"\0" + (Path(source).read_bytes() if source else b""))
+def _digest() -> str:
+    """sha256 over all sources from which kernels and the constants in them may come."""
+    digest, formats = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(formats.rglob("*.py")):
+        digest.update(path.relative_to(formats).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

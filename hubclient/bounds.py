@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _RELATIVE = {"F64": 0.0, "F32": 2.0**-24, "F16": 2.0**-11, "BF16": 2.0**-8}
 _ABSOLUTE = {"F16": 2.0**-25}
 _FURTHER = 3.0  # times as far off as our own encoder makes blocks of few bits
+_TOTAL = 0.5  # likewise, over some rows
 _SHIFTED = 0.9  # of a block's sum of squares, which is the squared error of zeros
 
 
@@ -73,4 +74,5 @@ def _blocks_are_close(want: Rows, difference: Rows, encoding: Encoding, weighted
     size = np.square(want.astype(np.float64)).reshape(blocks).sum(1)
     usual = np.square(own.astype(np.float64) - want).reshape(blocks).sum(1)
     bound = _FURTHER**2 * usual + (_SHIFTED if weighted else 2.0**-20) * size
-    return bool(np.all(np.square(difference).reshape(blocks).sum(1) <= bound))
+    found = np.square(difference).reshape(blocks).sum(1)
+    return bool(np.all(found <= bound)) and float(found.sum()) <= _FURTHER**2 * float(usual.sum()) + _TOTAL * float(size.sum())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import Lossy, SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
 from hubclient.formats.safetensors.reader import INDEX
+from hubclient.formats.sourcefile import open_source, source_file
 from hubclient.garbage import uncollected
 from hubclient.model import Quantization, Request, display_name, encodings_of
 from hubclient.plan import OutputPlan, Plan, lay_out
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from hubclient.execute import Progress
     from hubclient.fidelity import Outcome
-    from hubclient.formats.model import OpenedCheckpoint
+    from hubclient.formats.model import OpenedCheckpoint, SourceFile
     from hubclient.model import Model, Target
     from hubclient.plugins import Host
 
@@ -161,7 +162,8 @@ class Checkpoint:
             if not wishes.requantize:
                 _refuse_requantising(output)
         architecture = model.architecture.name if only != "tokenizer" else None
-        return Plan(self.opened.path, self.format, architecture, self.opened.all_files, outputs)
+        sources = (*self.opened.all_files, *_sources(wishes))
+        return Plan(self.opened.path, self.format, architecture, sources, outputs)
 
     def save_pretrained(
         self,
@@ -248,19 +250,28 @@ def run(
     executor: Executor | None = None,
     progress: Progress | None = None,
     stage: Callable[[str], None] | None = None,
+    told: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Carry out a plan; returns the files or folders written, and what became of each tensor's values.
 
     `strict` refuses with Lossy if anything is not carried over. `force` replaces what is already there. `jobs` threads
     share `max_memory` bytes (default 512 MiB), or any `executor` takes the tiles; `progress` is called with bytes done
     and bytes in all, `stage` with what is done before: compiling, where a type is written for the first time.
+    `told` is called with the outcome before outputs get their names, so that what it writes (a report) is there when they are.
     """
     from hubclient.execute import DEFAULT_MEMORY, execute
 
     if strict and plan.losses:
         raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
     memory = max_memory or DEFAULT_MEMORY
-    return execute(plan, jobs=jobs, max_memory=memory, force=force, executor=executor, progress=progress, stage=stage)
+    return execute(plan, jobs=jobs, max_memory=memory, force=force, executor=executor, progress=progress, stage=stage, told=told)
+
+
+def _sources(wishes: Quantization) -> Iterator[SourceFile]:
+    """The file of an importance matrix, whose numbers are read while tensors are written."""
+    if wishes.importance is not None and wishes.importance.source is not None:
+        with open_source(wishes.importance.source) as (_, state):
+            yield source_file(wishes.importance.source, state, b"")
 
 
 def _refuse_requantising(output: OutputPlan) -> None:
@@ -269,7 +280,7 @@ def _refuse_requantising(output: OutputPlan) -> None:
             was = "/".join(sorted(encoding.name for encoding in encodings_of(step.array) if encoding.blocked))
             raise UsageError(
                 f"{step.name}: is quantised as {was} already; quantising it again as {step.encoding} would add error to error",
-                hint="start from the 16-bit original, or let --allow-requantize do it; --type auto leaves all as it is",
+                hint="start from the 16-bit original, if there is one; --allow-requantize does it all the same, --type auto leaves all as it is",
             )
 
 

@@ -59,6 +59,7 @@ def execute(
     executor: Executor | None = None,
     progress: Progress | None = None,
     stage: Callable[[str], None] | None = None,
+    told: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Write all outputs of a plan; returns their paths, and what became of each tensor's values.
 
@@ -79,16 +80,18 @@ def execute(
         _fill(plan, outputs, executor, jobs, max_memory, progress)
         for item in outputs:
             item.sync()
+        paths = tuple(path for output in plan.outputs for path in ([output.path] if output.folder else output.paths()))
+        outcome = Outcome(paths, tuple(item.kept() for item in outputs))
+        if told is not None:
+            told(outcome)
         for item in outputs:
             item.publish()
-        tensors = tuple(item.kept() for item in outputs)
         while outputs:
             outputs.pop().forget()
     finally:
         for item in outputs:
             item.close()
-    paths = tuple(path for output in plan.outputs for path in ([output.path] if output.folder else output.paths()))
-    return Outcome(paths, tensors)
+    return outcome
 
 
 def cores() -> int:

@@ -184,7 +184,7 @@ def _request(tested: Checkpoint) -> Request:
     return Request(pre=carried.pre if carried else None, only=part)
 
 
-def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader, weighted: bool) -> TensorVerdict:
+def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader, weighted: bool = False) -> TensorVerdict:
     if expected.shape != ref.shape:
         return TensorVerdict(name, "wrong", why=f"shape {list(ref.shape)}, expected {list(expected.shape)}")
     stored, exact, within, largest = leaf(ref), True, True, 0.0

@@ -16,6 +16,8 @@ from hubclient.formats.finite import first_nonfinite, may_overflow
 from hubclient.rows import packed
 from hubclient.tiles import common
 
+_STEP = 1 << 16  # numbers looked at at a time
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -104,7 +106,7 @@ def _quantised(step: Step, rows: _Rows) -> tuple[Rows, Found]:
     rows, replaced = _finite(step, rows)
     columns = rows.tile.group.array.columns
     data = _packed(step, rows)
-    if rows.large and not step.nonfinite:
+    if rows.large:
         _refuse_overflow(step, rows.tile, data)
     off = deviation(rows.raw, rows.encoding, data, step.encoding, columns, rows.tile.start) if step.measured else None
     return data, Found(replaced, off)
@@ -137,17 +139,20 @@ def _finite(step: Step, rows: _Rows) -> tuple[_Rows, int | None]:
     at = rows.nonfinite
     if at is None:
         return rows, None
-    values = codecs.decode(rows.raw, rows.encoding, columns)
     if not step.nonfinite:
         row, column = divmod(at, columns)
+        values = codecs.decode(rows.raw[row : row + 1], rows.encoding, columns)
         leaf = next(iter(tile.group.array.leaves()))
         raise DamagedInput(
-            f"tensor {step.name}, row {tile.start + row:,}, column {column:,} is {values[row, column]}, which {step.encoding} cannot hold",
+            f"tensor {step.name}, row {tile.start + row:,}, column {column:,} is {values[0, column]}, which {step.encoding} cannot hold",
             file=getattr(leaf.ref, "file", None),
             tensor=step.name,
             hint="--allow-nonfinite quantises NaN as 0, and infinities as the largest finite number of their row",
         )
-    return replace(rows, raw=packed(values), encoding=F32), _replace_nonfinite(values)
+    values = codecs.decode(rows.raw, rows.encoding, columns)
+    step_rows = max(1, _STEP // max(1, columns))
+    replaced = sum(_replace_nonfinite(values[start : start + step_rows]) for start in range(0, len(values), step_rows))
+    return replace(rows, raw=packed(values), encoding=F32), replaced
 
 
 def _refuse_overflow(step: Step, tile: Tile, data: Rows) -> None:
@@ -156,7 +161,7 @@ def _refuse_overflow(step: Step, tile: Tile, data: Rows) -> None:
     at = first_nonfinite(data, step.encoding, columns)
     if at is not None:
         told = f"tensor {step.name}, row {tile.start + at // columns:,} has numbers too large for the scales of {step.encoding}"
-        hint = f"--tensor-type {step.name}=BF16 leaves it in 16 bits; --allow-nonfinite writes what comes of it, which is NaN"
+        hint = f"--tensor-type {step.name}=BF16 leaves it in 16 bits"
         raise DamagedInput(told, tensor=step.name, hint=hint)
 
 

@@ -1,8 +1,4 @@
-"""Kernels that read the numbers inside a block, for all families: little-endian, wherever in the block they start.
-
-They are compiled into the kernels that call them, and Numba's cache watches only the file of the caller: whoever changes
-a function here, or in `hubclient.formats.kernels`, changes or touches the families too.
-"""
+"""Kernels that read the numbers inside a block, for all families: little-endian, wherever in the block they start."""
 
 from __future__ import annotations
 

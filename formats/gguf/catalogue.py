@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from hubclient.errors import UsageError
+from hubclient.formats.ggml import NEEDS_IMPORTANCE
 from hubclient.formats.gguf.choices import ModelFacts, Tensor, bits_per_weight, choose
 from hubclient.formats.gguf.recipes import RECIPES, Recipe
 
@@ -73,7 +74,8 @@ def in_words(recipe: Recipe) -> tuple[str, ...]:
         *(f"  {rule.type:<8}{rule.words}" for rule in recipe.rules),
         "stored as the source has them: vectors, and what is no weight, and",
         *(f"  {rule.words}" for rule in recipe.keep),
-        f"refused without an importance matrix, but for embedding and output: {', '.join(sorted(recipe.needs_importance))}",
+        f"refused without an importance matrix: {', '.join(sorted(NEEDS_IMPORTANCE))}; and, but for embedding and output, "
+        + ", ".join(sorted(recipe.needs_importance - NEEDS_IMPORTANCE)),
         f"where rows are not whole blocks: {_stand_ins(recipe)}; F16 where that does not fit either",
     )
 

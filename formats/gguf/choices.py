@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from hubclient.errors import UsageError
 from hubclient.formats.encodings import ENCODINGS
+from hubclient.formats.ggml import NEEDS_IMPORTANCE
 from hubclient.formats.gguf.recipes import Recipe
 from hubclient.formats.gguf.rules import Case, Position, Rule, Setting, role_of
 from hubclient.formats.gguf.ruletables import parse_pattern, parse_type
@@ -21,7 +22,6 @@ from hubclient.formats.model import Value
 
 _LAST_RESORT = "F16"  # where rows are whole blocks of neither a type nor its fallback
 _SMALL_BLOCK = 32  # types with larger blocks need a fallback of their own
-_IMPOSSIBLE = frozenset({"IQ2_XXS", "IQ2_XS", "IQ1_S"})  # whose encoders cannot run without importance, for any tensor
 _BLOCK_NUMBER = re.compile(r"blk\.(\d+)")
 _PER_LAYER = "per_layer_token_embd.weight"
 _COUNTED = ("attn_v", "ffn_up", "ffn_gate", "ffn_down")
@@ -256,7 +256,7 @@ def _by_rules(recipe: Recipe, rules: Iterable[Rule], tensor: Tensor, role: str, 
 def _finished(recipe: Recipe, tensor: Tensor, role: str, choice: Choice) -> Choice:
     """The same, or what stands in for it; and whether that needs importance."""
     made = _fitting(recipe, tensor, choice.type)
-    needs = made in _IMPOSSIBLE or (made in recipe.needs_importance and role not in ("embedding", "output"))
+    needs = made in NEEDS_IMPORTANCE or (made in recipe.needs_importance and role not in ("embedding", "output"))
     return Choice(made, choice.reason, None if made == choice.type else choice.type, needs and made != tensor.source)
 
 

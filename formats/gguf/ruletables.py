@@ -79,27 +79,33 @@ def parse_pattern(value: Any, at: str) -> re.Pattern[str]:
         raise UsageError(f"{at}: {shown(value)} is no regular expression: {error}") from error
 
 
-_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()|*+]|\{\d*,?\d*\}|.", re.DOTALL)
+_TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?[:=!<a-zA-Z]|[()|*+?]|\{\d*,?\d*\}|.", re.DOTALL)
 _MAX_REPEATS = 4  # a name of 63 characters can be cut in five in 600,000 ways
 
 
 def _costly(pattern: str) -> str | None:
-    """What makes a search try too many ways: the engine goes back, so that repetitions multiply."""
-    groups, closed, repeats = [False], False, 0
+    """What makes a search try too many ways: the engine goes back, so that repetitions multiply, and alternatives in groups."""
+    groups, choices, closed, repeats, before = [False], [False], False, 0, ""
     for token in _TOKEN.findall(pattern):
-        repeated = token in "*+" or (token[0] == "{" and len(token) > 2)
+        lazy = token in "?+" and (before in ("*", "+", "?") or before[:1] == "{")
+        repeated = not lazy and (token in "*+?" or (token[0] == "{" and len(token) > 2))
         if repeated and closed:
             return "repeats a group that holds repetitions or alternatives"
-        if token == "(":
+        if token[0] == "(":
             groups.append(False)
+            choices.append(False)
         elif token == "|" and len(groups) == 1:
             repeats = 0  # an alternative to all that went before
         elif repeated or token == "|":
             groups[-1], repeats = True, repeats + repeated
+            choices[-1] |= token == "|"
         closed = token == ")" and len(groups) > 1 and groups.pop()
+        if token == ")" and len(choices) > 1:
+            repeats += choices.pop()
         groups[-1] |= closed
+        before = token
         if repeats > _MAX_REPEATS:
-            return f"repeats more than {_MAX_REPEATS} times"
+            return f"has more than {_MAX_REPEATS} repetitions and groups of alternatives"
     return None
 
 

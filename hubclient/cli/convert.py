@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hubclient.cli.options import MEMORY, SIZE, as_json, human, print_json, prin
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hubclient.fidelity import Kept
+    from hubclient.fidelity import Kept, Outcome
     from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.plan import OutputPlan, Plan
 
@@ -125,16 +126,31 @@ def convert(
         ctx.exit(1 if strict and plan.losses else 0)
     with progress_bar("converting") as progress:
         stage = progress.stage if progress else None
-        outcome = run(plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress, stage=stage)
-    if report is not None:
-        from hubclient.report import Report, write_report
-
-        write_report(Report.of(plan, outcome), Path(report))
+        told = partial(_report, plan, Path(report)) if report is not None else None
+        outcome = run(
+            plan, strict=strict, force=force, jobs=jobs, max_memory=max_memory, progress=progress, stage=stage, told=told
+        )
     if as_json:
         outputs = [_told(output, tensors) for output, tensors in zip(plan.outputs, outcome.tensors, strict=True)]
         print_json({"written": list(map(str, outcome.paths)), "outputs": outputs, "losses": list(plan.losses)})
     else:
         _print_result(plan, [outcome.counts(index) for index in range(len(plan.outputs))])
+        _print_replaced(outcome)
+
+
+def _report(plan: Plan, path: Path, outcome: Outcome) -> None:
+    from hubclient.report import Report, write_report
+
+    write_report(Report.of(plan, outcome), path)
+
+
+def _print_replaced(outcome: Outcome) -> None:
+    """How many NaN and infinities became something else, over all outputs."""
+    found = [
+        kept.changed for tensors in outcome.tensors for kept in tensors.values() if kept.fidelity == "quantised" and kept.changed
+    ]
+    if found:
+        click.echo(f"note: {sum(found):,} NaN and infinities were replaced, in {len(found)} quantised tensors", err=True)
 
 
 def _importance(path: str | None) -> ImportanceMatrix | None:
@@ -158,12 +174,11 @@ def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
     for output, fidelities in zip(plan.outputs, found, strict=True):
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
         click.echo(f"{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
-    for note in plan.notes[:_SHOWN]:
-        click.echo(printable(f"note: {note}"), err=True)
-    for loss in plan.losses[:_SHOWN]:
-        click.echo(printable(f"not carried over: {loss}"), err=True)
-    if len(plan.losses) > _SHOWN:
-        click.echo(f"not carried over: {len(plan.losses) - _SHOWN} more, which --json lists", err=True)
+    for heading, lines in (("note", plan.notes), ("not carried over", plan.losses)):
+        for line in lines[:_SHOWN]:
+            click.echo(printable(f"{heading}: {line}"), err=True)
+        if len(lines) > _SHOWN:
+            click.echo(f"{heading}: {len(lines) - _SHOWN} more, which --json lists", err=True)
 
 
 def _print_plan(plan: Plan) -> None:

@@ -80,7 +80,7 @@ def store(model: Model, request: Request, arrays: Mapping[str, Array], keys: Map
         if wishes.chooses:
             raise UsageError("tensors stay as they are without --type, so there is nothing to choose for them; name a --type")
         encodings = {name: _as_stored(array) or _unpacked(model, name, array) for name, array in arrays.items()}
-        return Storage(_stated(model), _number(model, encodings), encodings)
+        return Storage(*_stated(model), encodings)
     by_recipe = wishes.chooses or request.type.upper() not in (*CONVERTED, "AUTO")
     return _by_recipe(model, request, arrays, keys) if by_recipe else _by_type(model, request.type, arrays)
 
@@ -189,25 +189,19 @@ def _is_packed(model: Model) -> bool:
     return _of_gguf(model) and any(ref.encoding.blocked for ref in model.opened.tensors.values())
 
 
-def _stated(model: Model) -> str:
-    """The name of a quantised GGUF's file type, else of the encoding of most bytes."""
+def _stated(model: Model) -> tuple[str, int]:
+    """Name and number of a quantised GGUF's file type: as the file says, else that of the encoding of most bytes, if there is one
+    of its name, else of the 16-bit type.
+    """
+    from hubclient.formats.gguf.recipes import ALIASES
+
     stated = model.opened.metadata.get("general.file_type")
     for name, number in FILE_TYPES.items():
         if stated is not None and stated.value == number:
-            return name
+            return name, number
     sizes: dict[str, int] = {}
     for ref in model.opened.tensors.values():
         sizes[ref.encoding.name] = sizes.get(ref.encoding.name, 0) + ref.nbytes
-    return max(sizes, key=lambda name: sizes[name])
-
-
-def _number(model: Model, encodings: Mapping[str, Encoding]) -> int:
-    from hubclient.formats.gguf.recipes import file_type_of
-
-    stated = model.opened.metadata.get("general.file_type")
-    if stated is not None and isinstance(stated.value, int):
-        return stated.value
-    sizes: dict[str, int] = {}
-    for encoding in encodings.values():
-        sizes[encoding.name] = sizes.get(encoding.name, 0) + 1
-    return file_type_of(max(sizes, key=lambda name: sizes[name]))
+    label = max(sizes, key=lambda name: sizes[name])
+    kind = ALIASES.get(label, label)
+    return label, FILE_TYPES[kind if kind in FILE_TYPES else F16.name]

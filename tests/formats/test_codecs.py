@@ -307,7 +307,14 @@ def test_turning_round_twice_changes_nothing(encoding: Encoding):
 
 def test_what_can_be_done_is_known_and_what_cannot_is_one_sentence():
     affine = {name for name in ENCODINGS if name.startswith("AFFINE")}
-    assert {e.name for e in ENCODINGS.values() if codecs.can_encode(e)} == {"F64", "F32", "F16", "BF16", *blocktypes.ENCODED, *affine}
+    assert {e.name for e in ENCODINGS.values() if codecs.can_encode(e)} == {
+        "F64",
+        "F32",
+        "F16",
+        "BF16",
+        *blocktypes.ENCODED,
+        *affine,
+    }
     named = [e for e in ENCODINGS.values() if e.ggml is not None or e.safetensors]
     assert {e.name for e in named if not codecs.can_decode(e)} == {"C64", "F4", "F6_E2M3", "F6_E3M2"}
     pairs, f4 = np.zeros((1, 16), np.uint8), ENCODINGS["F4"]

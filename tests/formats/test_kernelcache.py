@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -54,16 +53,20 @@ def test_it_is_where_the_environment_says(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setenv(name, str(tmp_path / "stated"))
     found = kernelcache.folder()
     assert found is not None and mode(found) == 0o700
-    assert found == {"XDG_CACHE_HOME": tmp_path / "stated" / "hubclient" / "kernels"}.get(name, tmp_path / "stated")
+    kernels_in = {"XDG_CACHE_HOME": "hubclient/kernels", "NUMBA_CACHE_DIR": "hubclient"}
+    assert found == tmp_path / "stated" / kernels_in[name]
 
 
 @posix
-@pytest.mark.parametrize("open_to", [0o777, 0o755, 0o770, 0o701])
-def test_it_is_closed_to_others(open_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("open_to", [0o777, 0o770, 0o722, 0o702])
+def test_one_that_others_can_write_in_is_neither_used_nor_touched(
+    open_to: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have put something there before."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "k"))
-    (tmp_path / "k").mkdir()
-    (tmp_path / "k").chmod(open_to)
-    assert kernelcache.folder() == tmp_path / "k" and mode(tmp_path / "k") == 0o700
+    (tmp_path / "k" / "hubclient").mkdir(parents=True)
+    (tmp_path / "k" / "hubclient").chmod(open_to)
+    assert kernelcache.folder() is None and mode(tmp_path / "k" / "hubclient") == open_to
 
 
 @posix
@@ -219,28 +222,29 @@ def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # What an entry holds for
 
 
-def digest(module: ModuleType) -> str:
+def digest() -> str:
     kernelcache._digest.cache_clear()
-    return kernelcache._digest(module)
+    return kernelcache._digest()
 
 
 def test_an_entry_is_of_all_sources_that_a_kernel_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hubclient.formats.ggml.encoders import q8_0
+    from hubclient.formats.ggml import grids
+    from hubclient.formats.ggml.encoders import lanes, q8_0
 
-    real, whole = Path.read_bytes, digest(q8_0)
-    assert digest(q8_0) == whole != digest(kernels)
-    for module in (q8_0, kernels):  # which it takes a function from
+    real, whole = Path.read_bytes, digest()
+    for module in (q8_0, kernels, lanes, grids):  # of the last two constants alone
         assert module.__file__ is not None
-        changed = Path(module.__file__)
-        monkeypatch.setattr(Path, "read_bytes", lambda self, changed=changed: real(self) + (b"#" if self == changed else b""))
-        assert digest(q8_0) != whole
-    monkeypatch.undo()
-    assert digest(q8_0) == whole
+        changed = Path(module.__file__).resolve()
+        same = lambda path, changed=changed: path.resolve() == changed  # noqa: E731
+        monkeypatch.setattr(Path, "read_bytes", lambda self, same=same: real(self) + (b"#" if same(self) else b""))
+        assert digest() != whole
+        monkeypatch.undo()
+    assert digest() == whole
 
 
 def test_a_changed_source_makes_it_stale_and_versions_share_a_folder(kept: Path, tmp_path: Path) -> None:
     folder = copied(kept, tmp_path / "k")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernelcache, "_digest", lambda module: "0" * 64)
+        patch.setattr(kernelcache, "_digest", lambda: "0" * 64)
         assert ran(folder) == "compiled" and ran(folder) == "loaded"
     assert ran(folder) == "loaded"

@@ -18,7 +18,11 @@ from hubclient.errors import DamagedInput, UnmappedTensor
 @pytest.mark.parametrize("space", ["gguf", "mlx"])
 @pytest.mark.parametrize(
     ("weights", "config", "named"),
-    [("llama", "gemma2", "gemma2 .*those of llama.*"), ("gemma2", "llama", "llama .*gemma2"), ("gpt2_prefixed", "qwen2", "qwen2 .*gpt2")],
+    [
+        ("llama", "gemma2", "gemma2 .*those of llama.*"),
+        ("gemma2", "llama", "llama .*gemma2"),
+        ("gpt2_prefixed", "qwen2", "qwen2 .*gpt2"),
+    ],
 )
 def test_the_config_of_another_model_is_named_with_the_model_of_the_tensors(
     weights: str, config: str, named: str, space: str, tmp_path: Path

@@ -67,7 +67,8 @@ def test_a_tile_takes_a_small_part_of_a_jobs_share(memory: int, jobs: int, colum
 
 
 @pytest.mark.parametrize(
-    ("read", "written", "bytes_each"), [(BF16, BF16, 2), (BF16, F16, 2), (BF16, F32, 4), (F32, F16, 4), (ENCODINGS["Q4_K"], BF16, 2)]
+    ("read", "written", "bytes_each"),
+    [(BF16, BF16, 2), (BF16, F16, 2), (BF16, F32, 4), (F32, F16, 4), (ENCODINGS["Q4_K"], BF16, 2)],
 )
 def test_a_tile_is_measured_where_its_rows_take_most(read: Encoding, written: Encoding, bytes_each: int) -> None:
     """Decoding to float32 on the way from one encoding to another is done in small steps and does not count."""

@@ -23,8 +23,7 @@ and hold the sums in variables meanwhile, which saves most of their loads and st
             sums[lane] = total
 
 Lanes may be blocks, super-blocks or sub-blocks: values.reshape(-1, 32) makes blocks of the sub-blocks of a contiguous
-array, and rows 32 j to 32 j + 32 of a scratch of super-blocks are their sub-blocks j. These kernels are compiled into their
-callers and Numba's cache watches only the caller's file: whoever changes a function here touches the callers too.
+array, and rows 32 j to 32 j + 32 of a scratch of super-blocks are their sub-blocks j.
 """
 
 from __future__ import annotations
