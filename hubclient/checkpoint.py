@@ -143,7 +143,7 @@ class Checkpoint:
             raise UsageError(f"the types of {format} have no groups whose size could be chosen")
         wishes = quantization or Quantization()
         if wishes.chooses and not getattr(writer, "RECIPES", False):
-            raise UsageError(f"which tensor becomes which type can be chosen for GGUF; {format} has no recipes")
+            raise UsageError(f"{', '.join(wishes.options)} can be asked for with GGUF alone, and this is {format}")
         model = self._part(only)
         if only != "tokenizer":
             refuse_without_layout(model, format)

@@ -46,7 +46,10 @@ class Kept:
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain data."""
-        return {"fidelity": self.fidelity, "changed": self.changed, "elements": self.elements}
+        told = {"fidelity": self.fidelity, "changed": self.changed, "elements": self.elements}
+        if self.fidelity == "quantised":
+            told = {"fidelity": self.fidelity, "replaced": self.changed or 0, "elements": self.elements}
+        return told
 
 
 @dataclass(frozen=True)

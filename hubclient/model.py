@@ -129,9 +129,18 @@ class Quantization:
     measure: bool = False
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """What of it decides about types of tensors, as the command line calls it."""
+        asked = {
+            "--tensor-type": self.tensor_types, "--output-type": self.output_type, "--embedding-type": self.embedding_type,
+            "--pure": self.pure, "--imatrix": self.importance,
+        }  # fmt: skip
+        return tuple(name for name, value in asked.items() if value)
+
+    @property
     def chooses(self) -> bool:
         """Whether any of it decides about types of tensors, so that a recipe is needed."""
-        return bool(self.tensor_types or self.output_type or self.embedding_type or self.pure or self.importance)
+        return bool(self.options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,24 +13,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hubclient.architectures.language.arrays import Array
 from hubclient.bounds import close
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import UnsupportedEncoding
 from hubclient.formats import codecs
+from hubclient.formats.encodings import F32
+from hubclient.formats.ggml import USES_IMPORTANCE
 from hubclient.formats.sourcefile import read_source
 from hubclient.model import Request, encodings_of, leaf
 from hubclient.rows import FilePool, Reader, packed
 from hubclient.spokes import spoke
-from hubclient.spokes.storage import RECORDED
+from hubclient.spokes.storage import RECORDED, Importance
 from hubclient.tiles import common
+from hubclient.work import pack
 
 if TYPE_CHECKING:
     import numpy as np
 
     from hubclient.architectures.language.arrays import Leaf
+    from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.formats.model import OpenedCheckpoint, TensorRef
     from hubclient.model import Model, Target
 
@@ -104,10 +108,17 @@ class Report:
         }
 
 
-def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, jobs: int | None = None) -> Report:
+def verify(
+    path: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    importance: ImportanceMatrix | None = None,
+) -> Report:
     """Compare the checkpoint at `path` with the one it should have come from; any two known formats.
 
-    Of a vision model in GGUF the projector beside the text part is compared as well.
+    Of a vision model in GGUF the projector beside the text part is compared as well. `importance` is the matrix that a GGUF was
+    quantised by: its bytes can be held against nothing without it.
     Raises what opening them raises (SourceMissing, UnsupportedFormat, UnsupportedArchitecture, DamagedInput).
     """
     from hubclient.execute import cores
@@ -120,7 +131,12 @@ def verify(path: str | os.PathLike[str], against: str | os.PathLike[str], *, job
     for opened, target in parts:
         names = {spec.name: array for spec, array in zip(target.spec.tensors, target.arrays, strict=True)}
         weighted = any(key.startswith(RECORDED) for key in opened.metadata)
-        judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores(), weighted)
+        if weighted and importance is None:
+            uncompared += (
+                f"{opened.path}: was made with an importance matrix, without which only gross faults are seen; --imatrix names it",
+            )
+        by = _By(importance, weighted)
+        judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores(), by)
         differences += _differences(opened, target, folder=tested.host.format(tested.format).folder)
     return Report(Path(path), Path(against), tuple(judged), tuple(differences), uncompared)
 
@@ -144,13 +160,13 @@ def _parts(tested: Checkpoint, model: Model) -> tuple[list[tuple[OpenedCheckpoin
 
 
 def _judged(
-    names: Mapping[str, Array], stored: Mapping[str, TensorRef], recomputable: set[str], jobs: int, weighted: bool
+    names: Mapping[str, Array], stored: Mapping[str, TensorRef], recomputable: set[str], jobs: int, by: _By
 ) -> Iterable[TensorVerdict]:
     """Every tensor that is there or should be; those in `recomputable` need not."""
     with FilePool() as pool, ThreadPoolExecutor(jobs, "hubclient") as threads:
         reader = Reader(pool)
         both = [name for name in stored if name in names]
-        yield from threads.map(lambda name: _judge(name, names[name], stored[name], reader, weighted), both)
+        yield from threads.map(lambda name: _judge(name, names[name], stored[name], reader, by), both)
     yield from (TensorVerdict(name, "missing") for name in names if name not in stored and name not in recomputable)
     yield from (TensorVerdict(name, "extra") for name in stored if name not in names)
 
@@ -184,25 +200,41 @@ def _request(tested: Checkpoint) -> Request:
     return Request(pre=carried.pre if carried else None, only=part)
 
 
-def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader, weighted: bool = False) -> TensorVerdict:
+class _By(NamedTuple):
+    """What quantised tensors went by: the importance matrix, if it is at hand, and whether there was one."""
+
+    matrix: ImportanceMatrix | None = None
+    weighted: bool = False
+
+    def of(self, name: str, shape: tuple[int, ...]) -> Importance | None:
+        """The importance for a tensor."""
+        known = self.matrix is not None and self.matrix.knows(name, shape)
+        return Importance(self.matrix, name, shape) if known else None  # type: ignore[arg-type]
+
+
+_PLAIN = _By()
+
+
+def _judge(name: str, expected: Array, ref: TensorRef, reader: Reader, by: _By = _PLAIN) -> TensorVerdict:
     if expected.shape != ref.shape:
         return TensorVerdict(name, "wrong", why=f"shape {list(ref.shape)}, expected {list(expected.shape)}")
     stored, exact, within, largest = leaf(ref), True, True, 0.0
+    importance = by.of(name, ref.shape) if ref.encoding.name in USES_IMPORTANCE else None
     step = max(1, (_TILE if expected.local else _TILE_ACROSS) // max(1, stored.columns))
     try:
         for start in range(0, stored.rows, step):
             stop = min(start + step, stored.rows)
-            if not _same_bytes(expected, stored, start, stop, reader):
+            if not _same_bytes(expected, stored, start, stop, reader, importance):
                 exact = False
                 want, have = expected.read(start, stop, reader.floats), stored.read(start, stop, reader.floats)
-                fits, difference = close(want, have, ref.encoding, weighted=weighted)
+                fits, difference = close(want, have, ref.encoding, weighted=by.weighted)
                 within, largest = within and fits, max(largest, difference)
     except UnsupportedEncoding as error:
         return TensorVerdict(name, "wrong", why=str(error))
     return TensorVerdict(name, "exact" if exact else "within" if within else "wrong", largest)
 
 
-def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: Reader) -> bool:
+def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: Reader, importance: Importance | None) -> bool:
     import numpy as np
 
     (encoding,) = encodings_of(stored)
@@ -214,9 +246,10 @@ def _same_bytes(expected: Array, stored: Array, start: int, stop: int, reader: R
         want = codecs.transcode(rows, source, encoding, expected.columns)
         return bool(np.array_equal(want, packed(stored.read(start, stop, reader.native))))
     values = expected.read(start, stop, reader.floats)
-    if not codecs.can_encode(encoding) or codecs.needs_importance(encoding):
+    if not codecs.can_encode(encoding) or (codecs.needs_importance(encoding) and importance is None):
         return bool(np.array_equal(values, stored.read(start, stop, reader.floats)))
-    return bool(np.array_equal(codecs.encode(values, encoding), packed(stored.read(start, stop, reader.native))))
+    want = pack(packed(values), F32, encoding, expected.columns, (start, expected.rows), importance)
+    return bool(np.array_equal(want, packed(stored.read(start, stop, reader.native))))
 
 
 def _differences(opened: OpenedCheckpoint, target: Target, *, folder: bool) -> Iterable[str]:

@@ -113,23 +113,26 @@ def _quantised(step: Step, rows: _Rows) -> tuple[Rows, Found]:
 
 
 def _packed(step: Step, rows: _Rows) -> Rows:
-    """The rows in the step's encoding, each matrix of a stack by its own importance."""
+    array = rows.tile.group.array
+    return pack(rows.raw, rows.encoding, step.encoding, array.columns, (rows.tile.start, array.rows), step.importance)
+
+
+def pack(raw: Rows, source: Encoding, target: Encoding, columns: int, place: tuple[int, int], importance: Any = None) -> Rows:
+    """Raw rows of `target` from raw rows of `source`; `place` is the number of the first, and how many the tensor has: each matrix
+    of a stack is packed by its own importance (see `plan.Step`).
+    """
     import numpy as np
 
-    tile, columns = rows.tile, rows.tile.group.array.columns
-    if step.importance is None:
-        return codecs.transcode(rows.raw, rows.encoding, step.encoding, columns)
-    each = tile.group.array.rows // step.importance.matrices  # rows of one matrix
-    first = tile.start // each
-    importance = step.importance.read(first, -(-tile.stop // each))
-    data = np.empty((len(rows.raw), step.encoding.row_bytes(columns)), np.uint8)
-    start = tile.start
-    while start < tile.stop:
-        number = start // each
-        stop = min(tile.stop, (number + 1) * each)
-        part = slice(start - tile.start, stop - tile.start)
-        codecs.transcode(rows.raw[part], rows.encoding, step.encoding, columns, data[part], importance[number - first])
-        start = stop
+    if importance is None:
+        return codecs.transcode(raw, source, target, columns)
+    start, stop = place[0], place[0] + len(raw)
+    each = place[1] // importance.matrices  # rows of one matrix
+    first = start // each
+    values = importance.read(first, -(-stop // each))
+    data = np.empty((len(raw), target.row_bytes(columns)), np.uint8)
+    for number in range(first, -(-stop // each)):
+        part = slice(max(start, number * each) - start, min(stop, (number + 1) * each) - start)
+        codecs.transcode(raw[part], source, target, columns, data[part], values[number - first])
     return data
 
 

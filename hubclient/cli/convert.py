@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubclient.cli.options import MEMORY, SIZE, as_json, human, print_json, printable, progress_bar
+from hubclient.cli.options import MEMORY, SIZE, as_json, human, importance_in, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hubclient.fidelity import Kept, Outcome
-    from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.plan import OutputPlan, Plan
 
 
@@ -101,7 +100,7 @@ def convert(
         output_type=output_type,
         embedding_type=embedding_type,
         pure=pure,
-        importance=_importance(imatrix),
+        importance=importance_in(imatrix),
         requantize=allow_requantize,
         nonfinite=allow_nonfinite,
         measure=report is not None,
@@ -142,6 +141,7 @@ def _report(plan: Plan, path: Path, outcome: Outcome) -> None:
     from hubclient.report import Report, write_report
 
     write_report(Report.of(plan, outcome), path)
+    click.echo(printable(f"report: {path}"), err=True)
 
 
 def _print_replaced(outcome: Outcome) -> None:
@@ -151,12 +151,6 @@ def _print_replaced(outcome: Outcome) -> None:
     ]
     if found:
         click.echo(f"note: {sum(found):,} NaN and infinities were replaced, in {len(found)} quantised tensors", err=True)
-
-
-def _importance(path: str | None) -> ImportanceMatrix | None:
-    from hubclient.formats.gguf.imatrix import read_imatrix
-
-    return None if path is None else read_imatrix(Path(path))
 
 
 def _recipe_file(name: str) -> str:
@@ -170,11 +164,12 @@ def _told(output: OutputPlan, tensors: Mapping[str, Kept]) -> dict[str, Any]:
     return {"path": str(output.path), "type": output.type, "bytes": output.size, **lists, "tensors": values}
 
 
-def _print_result(plan: Plan, found: Sequence[Mapping[str, int]]) -> None:
+def _print_result(plan: Plan, found: Sequence[Mapping[str, int]], verb: str = "") -> None:
     for output, fidelities in zip(plan.outputs, found, strict=True):
         counts = ", ".join(f"{count} {kind}" for kind, count in fidelities.items())
-        click.echo(f"{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
-    for heading, lines in (("note", plan.notes), ("not carried over", plan.losses)):
+        click.echo(f"{verb}{_where(output)}  {human(output.size)}  {output.type}" + (f"  ({counts})" if counts else ""))
+    notes = tuple(f"{output.path.name}: {note}" for output in plan.outputs for note in output.notes)
+    for heading, lines in (("note", notes), ("not carried over", plan.losses)):
         for line in lines[:_SHOWN]:
             click.echo(printable(f"{heading}: {line}"), err=True)
         if len(lines) > _SHOWN:
@@ -186,7 +181,11 @@ def _print_plan(plan: Plan) -> None:
     from hubclient.plan import fidelities
 
     print_steps(plan)
-    _print_result(plan, list(map(fidelities, plan.outputs)))
+    _print_result(plan, list(map(fidelities, plan.outputs)), "would write ")
+    for output in plan.outputs:
+        for path in (output.path,) if output.folder else output.paths():
+            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                click.echo(printable(f"note: {path} is already there; --force replaces it"), err=True)
 
 
 def _where(output: OutputPlan) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from hubclient.formats.gguf.imatrix import ImportanceMatrix
 
     _ParamType = click.ParamType[int]
 else:
@@ -53,6 +56,13 @@ class Size(_ParamType):
 
 SIZE = Size()
 MEMORY = Size("48M")  # of which 32M are not for tiles; see execute
+
+
+def importance_in(path: str | None) -> ImportanceMatrix | None:
+    """The importance matrix in a file that was named, if one was."""
+    from hubclient.formats.gguf.imatrix import read_imatrix
+
+    return None if path is None else read_imatrix(Path(path))
 
 
 def human(nbytes: float) -> str:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import as_json, print_json, printable
+from hubclient.cli.options import as_json, importance_in, print_json, printable
 
 
 @click.command()
 @click.argument("out")
 @click.option("--against", required=True, metavar="SOURCE", help="The checkpoint that OUT should have come from.")
 @click.option("--jobs", type=click.IntRange(1), help="Threads; by default one per core.")
+@click.option("--imatrix", metavar="FILE", help="The importance matrix that OUT was quantised by.")
 @as_json
 @click.pass_context
-def verify(ctx: click.Context, out: str, against: str, jobs: int | None, as_json: bool) -> None:
+def verify(ctx: click.Context, out: str, against: str, jobs: int | None, imatrix: str | None, as_json: bool) -> None:
     """Prove that OUT is the same model as SOURCE; exit code 1 if it is not.
 
     Every tensor is exact (equal bytes under its encoding), within what the encoding may lose, or wrong.
     """
     from hubclient.verification import verify as compare
 
-    report = compare(out, against, jobs=jobs)
+    report = compare(out, against, jobs=jobs, importance=importance_in(imatrix))
     if as_json:
         print_json(report.as_json())
     else:

@@ -23,6 +23,8 @@ def check_report_path(path: Path, *, force: bool = False, sources: Collection[Pa
     """
     if path.suffix.lower() not in (".json", ".html"):
         raise UsageError(f"{path}: a report is written as .json or .html, and its name must end so")
+    if "{" in path.name:
+        raise UsageError(f"{path}: one report is about all outputs, so there is nothing to fill into its name")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder where the report is to be written")
     if Path(os.path.realpath(path)) in sources:

@@ -14,13 +14,14 @@ from hubclient.formats.encodings import BF16, ENCODINGS, F16
 from hubclient.formats.ggml import USES_IMPORTANCE
 from hubclient.formats.gguf.storage import CONVERTED, FILE_TYPES, file_type, stored_type
 from hubclient.formats.model import Encoding, Value
-from hubclient.model import Model, Request, encodings_of
+from hubclient.model import Model, Quantization, Request, encodings_of
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.arrays import Array
     from hubclient.formats.gguf.imatrix import ImportanceMatrix
     from hubclient.formats.gguf.recipes import Recipe
 
+_RECIPES = "without --pure it is a recipe"
 RECORDED = "quantize."  # keys of what a file was quantised with
 _NAMED = 3  # tensors that a note names
 
@@ -97,6 +98,8 @@ def _by_recipe(model: Model, request: Request, arrays: Mapping[str, Array], keys
 
     wishes, label = request.quantization, request.type
     recipe = _recipe(_plain(model).name if label.lower() == "auto" else label, pure=wishes.pure)
+    if wishes.pure and (label.lower() == "auto" or recipe.name != recipe.type):
+        raise UsageError(f"--pure takes one type for all tensors, and {label} is none; --type {recipe.type} is", hint=_RECIPES)
     overrides = Overrides.parse(wishes.tensor_types, wishes.output_type, wishes.embedding_type)
     alone = {
         name: (_as_stored(array) if _of_gguf(model) else None) or _unpacked(model, name, array) for name, array in arrays.items()
@@ -110,11 +113,16 @@ def _by_recipe(model: Model, request: Request, arrays: Mapping[str, Array], keys
     fallen = {name: f"{choice.fallback_from} as {choice.type}" for name, choice in choices.items() if choice.fallback_from}
     left = [name for name in unknown if encodings[name].name in USES_IMPORTANCE]
     notes = [
+        *(["--output-type decides nothing: the output is the embedding"] if _outvoted(wishes, arrays) else []),
         *(f"--tensor-type {text} decides nothing in this model" for text in unused(overrides, choices)),
         *_note(fallen, lambda name: f"{name} ({fallen[name]})", "rows are not whole blocks, so another type stands in: "),
         *_note(left, str, "quantised without importance, which the matrix has none of for "),
     ]
     return Storage(recipe.name, recipe.number, encodings, heeded, _recorded(request), tuple(notes))
+
+
+def _outvoted(wishes: Quantization, arrays: Mapping[str, Array]) -> bool:
+    return bool(wishes.output_type and wishes.embedding_type and "output.weight" not in arrays)
 
 
 def _note(names: Any, spelled: Callable[[str], str], told: str) -> list[str]:

@@ -177,4 +177,4 @@ def test_the_command_replaces_and_counts(
     with pytest.raises(SystemExit):
         main()
     (output,) = json.loads(capsys.readouterr().out)["outputs"]
-    assert output["tensors"]["blk.1.ffn_down.weight"] == {"fidelity": "quantised", "changed": 4, "elements": 64 * 96}
+    assert output["tensors"]["blk.1.ffn_down.weight"] == {"fidelity": "quantised", "replaced": 4, "elements": 64 * 96}

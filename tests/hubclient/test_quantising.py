@@ -138,8 +138,14 @@ def test_a_wish_that_means_nothing_is_refused(wish: dict[str, str | Sequence[str
 
 
 def test_other_formats_have_no_recipes(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="mlx has no recipes"):
+    with pytest.raises(UsageError, match="--pure can be asked for with GGUF alone, and this is mlx"):
         Checkpoint.from_pretrained(model).plan(tmp_path / "a", format="mlx", type="4bit", quantization=Quantization(pure=True))
+
+
+@pytest.mark.parametrize("kind", ["Q4_K_M", "auto"])
+def test_pure_takes_a_type_and_no_recipe(kind: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--pure takes one type for all tensors"):
+        Checkpoint.from_pretrained(model).plan(tmp_path / "a.gguf", format="gguf", type=kind, quantization=Quantization(pure=True))
 
 
 # What is said

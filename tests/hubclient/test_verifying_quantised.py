@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from golden import Golden, foreign
 from quantising import dense, gguf, importance
+from reference import REFERENCE
 
-from hubclient import Checkpoint, verify
+from hubclient import Checkpoint, read_imatrix, verify
 
 NAME = "blk.1.ffn_up.weight"
 
@@ -82,3 +83,14 @@ def test_another_models_rows_are_wrong(kind: str, files: Mapping[str, Path], mod
 def test_zeros_in_place_of_a_row_are_wrong(files: Mapping[str, Path], model: Path, tmp_path: Path) -> None:
     report = verify(changed(files["Q4_0"], tmp_path, 3, bytes(8 * 18)), model)
     assert [tensor.name for tensor in report.tensors if tensor.verdict == "wrong"] == [NAME]
+
+
+@pytest.mark.skipif(REFERENCE is None, reason="needs the reference data")
+@pytest.mark.parametrize("kind", ["IQ2_XXS", "Q4_K_M", "Q2_K_S"])
+def test_with_its_importance_matrix_a_file_is_exact(kind: str) -> None:
+    assert REFERENCE is not None
+    matrix = read_imatrix(REFERENCE / "quant" / "imatrix" / "llama_h256.imatrix.gguf")
+    file, source = (REFERENCE / "foreign" / name for name in (f"llama_h256-imatrix-{kind}.gguf", "llama_h256.gguf"))
+    assert verify(file, source, importance=matrix).counts() == {"exact": 20}
+    without = verify(file, source)
+    assert without.ok and "importance matrix" in without.uncompared[0]
