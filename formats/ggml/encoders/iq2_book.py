@@ -64,7 +64,7 @@ def book(name: str) -> Book:
     halves = np.full((2, first[-1]), _NOBODY, np.uint8)
     halves[:, at] = (lists.levels.reshape(-1, 2, 4) @ (1, 4, 16, 48)).T[:, lists.entries]
     odd = lists.levels.astype(np.uint32) * 2 + 1
-    words = (odd << np.arange(0, 32, 4, np.uint32)).sum(1, dtype=np.uint32)
+    words = (odd << np.arange(0, 32, 4, dtype=np.uint32)).sum(1, dtype=np.uint32)
     return Book(lists.place, first, entries, halves[0], halves[1], lists.levels, words)
 
 

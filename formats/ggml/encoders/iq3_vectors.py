@@ -58,7 +58,8 @@ def _listed(near: Neighbours, combination: NDArray[Any], member: NDArray[Any], c
     """Places of vectors in the codebook: members of the lists of combinations, the last one for those past the end."""
     own = near.place[combination]
     at = near.first[combination] + np.minimum(member, counts[combination] - 1)
-    return np.where(own >= 0, own, near.entries[np.minimum(at, near.entries.size - 1)])
+    found: NDArray[Any] = np.where(own >= 0, own, near.entries[np.minimum(at, near.entries.size - 1)])
+    return found
 
 
 @kernel
