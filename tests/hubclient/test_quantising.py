@@ -145,7 +145,9 @@ def test_other_formats_have_no_recipes(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["Q4_K_M", "auto"])
 def test_pure_takes_a_type_and_no_recipe(kind: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--pure takes one type for all tensors"):
-        Checkpoint.from_pretrained(model).plan(tmp_path / "a.gguf", format="gguf", type=kind, quantization=Quantization(pure=True))
+        Checkpoint.from_pretrained(model).plan(
+            tmp_path / "a.gguf", format="gguf", type=kind, quantization=Quantization(pure=True)
+        )
 
 
 # What is said
