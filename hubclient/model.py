@@ -197,6 +197,17 @@ def encodings_of(array: Array) -> set[Encoding]:
     return {leaf.ref.encoding for leaf in array.leaves()}
 
 
+def common(array: Array) -> Encoding | None:
+    """The one encoding in which an array can be read without decoding; None if it must be read as float32."""
+    own = encodings_of(array)
+    if len(own) != 1:
+        return None
+    (encoding,) = own
+    if encoding.blocked:
+        return encoding if array.moves_rows and len(array.shape) > 1 else None
+    return encoding if array.moves_elements else None
+
+
 def leaf(ref: Any) -> Leaf:
     """A stored tensor as an array."""
     return Leaf(ref.shape, ref)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.arrays import Array
 from hubclient.fidelity import Check
-from hubclient.model import Inline, encodings_of
+from hubclient.model import Inline, common
 from hubclient.plan import OutputPlan, Step
 
 if TYPE_CHECKING:
@@ -123,17 +123,6 @@ def _cut(group: Group, start: int, stop: int, height: int) -> Iterator[Tile]:
         equal += -equal % unit
     for first in range(start, stop, equal):
         yield Tile(group, first, min(first + equal, stop))
-
-
-def common(array: Array) -> Encoding | None:
-    """The one encoding in which the array can be read without decoding; None if it must be read as float32."""
-    own = encodings_of(array)
-    if len(own) != 1:
-        return None
-    (encoding,) = own
-    if encoding.blocked:
-        return encoding if array.moves_rows and len(array.shape) > 1 else None
-    return encoding if array.moves_elements else None
 
 
 def _place(ref: Any) -> tuple[str, int]:

@@ -23,11 +23,10 @@ from hubclient.formats import codecs
 from hubclient.formats.encodings import F32
 from hubclient.formats.ggml import USES_IMPORTANCE
 from hubclient.formats.sourcefile import read_source
-from hubclient.model import Request, encodings_of, leaf
+from hubclient.model import Request, common, encodings_of, leaf
 from hubclient.rows import FilePool, Reader, packed
 from hubclient.spokes import spoke
 from hubclient.spokes.storage import RECORDED, Importance
-from hubclient.tiles import common
 from hubclient.work import pack
 
 if TYPE_CHECKING:

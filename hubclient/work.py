@@ -13,8 +13,8 @@ from hubclient.errors import DamagedInput
 from hubclient.formats import codecs
 from hubclient.formats.encodings import F32
 from hubclient.formats.finite import first_nonfinite, may_overflow
+from hubclient.model import common
 from hubclient.rows import packed
-from hubclient.tiles import common
 
 _STEP = 1 << 16  # numbers looked at at a time
 

@@ -14,7 +14,7 @@ from hubclient.formats.encodings import BF16, ENCODINGS, F16
 from hubclient.formats.ggml import USES_IMPORTANCE
 from hubclient.formats.gguf.storage import CONVERTED, FILE_TYPES, file_type, stored_type
 from hubclient.formats.model import Encoding, Value
-from hubclient.model import Model, Quantization, Request, encodings_of
+from hubclient.model import Model, Quantization, Request, common, encodings_of
 
 if TYPE_CHECKING:
     from hubclient.architectures.language.arrays import Array
@@ -169,13 +169,9 @@ def _unpacked(model: Model, name: str, array: Array) -> Encoding:
 
 
 def _as_stored(array: Array) -> Encoding | None:
-    """The one encoding whose bytes can move as they are; None if there is none."""
-    own = encodings_of(array)
-    if len(own) != 1:
-        return None
-    (encoding,) = own
-    moves = array.moves_rows and len(array.shape) > 1 if encoding.blocked else array.moves_elements
-    return encoding if moves and encoding.ggml is not None else None
+    """The one encoding whose bytes can move as they are, if GGUF has it."""
+    encoding = common(array)
+    return encoding if encoding is not None and encoding.ggml is not None else None
 
 
 def _plain(model: Model) -> Encoding:

@@ -21,7 +21,7 @@ from running import Here
 from hubclient import Checkpoint, read_imatrix, tiles
 from hubclient.checkpoint import run
 from hubclient.deviation import Deviation, deviation
-from hubclient.fidelity import Kept
+from hubclient.fidelity import Kept, Outcome
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS, F32
 from hubclient.journal import Entry, Journal
@@ -242,3 +242,20 @@ def test_processes_quantise_by_importance_and_measure(tmp_path: Path) -> None:
         there = run(plan_of(source, tmp_path / "there.gguf", "Q4_0", importance=matrix), executor=executor)
     assert held(there.paths[0]) == held(here.paths[0])
     the_same(there.tensors[0], here.tensors[0])
+
+
+def test_a_report_is_there_before_the_output_and_a_failed_one_loses_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "a.gguf"
+    source = Checkpoint.from_pretrained(dense(tmp_path / "llama"))
+    plan = source.plan(out, format="gguf", type="Q4_0", quantization=Quantization(measure=True))
+
+    def fails(_outcome: object) -> None:
+        assert not out.exists()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        run(plan, told=fails)
+    assert not out.exists()
+    told: list[Outcome] = []
+    outcome = run(plan, told=told.append)
+    assert out.exists() and told == [outcome] and any(kept.deviation for kept in outcome.tensors[0].values())

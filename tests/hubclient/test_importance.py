@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tracemalloc
 from dataclasses import replace
@@ -17,7 +18,8 @@ from reference import DATA
 from running import Failing, command
 
 from hubclient import Checkpoint, read_imatrix
-from hubclient.errors import DamagedInput, UsageError
+from hubclient.checkpoint import run
+from hubclient.errors import DamagedInput, SourceChanged, UsageError
 from hubclient.formats import codecs
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.gguf.imatrix import Entry, ImportanceMatrix
@@ -268,3 +270,14 @@ def test_the_command_takes_it_all_at_once(model: Path, tmp_path: Path) -> None:
     assert held(tmp_path / "Q4_0.gguf") == held(gguf(model, tmp_path / "a.gguf", "Q4_0", **wishes))
     found = held(tmp_path / "mine.gguf")
     assert found["blk.0.attn_v.weight"][1] == found["blk.0.attn_q.weight"][1] == "Q8_0" and found["output.weight"][1] == "F16"
+
+
+def test_a_matrix_that_changes_before_it_is_used_is_noticed(model: Path, tmp_path: Path) -> None:
+    path = stored_matrix(importance(model), tmp_path / "a.gguf")
+    wishes = Quantization(importance=read_imatrix(path))
+    plan = Checkpoint.from_pretrained(model).plan(tmp_path / "out.gguf", format="gguf", type="Q4_0", quantization=wishes)
+    stored_matrix(importance(model, seed=1), path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(SourceChanged, match=r"a\.gguf"):
+        run(plan)
+    assert not (tmp_path / "out.gguf").exists()

@@ -175,3 +175,10 @@ def test_experts_that_were_trained_in_blocks_are_kept(form: str, kind: str, tmp_
     found, expected = held(path), held(theirs)
     experts = [name for name in expected if name.endswith("_exps.weight")]
     assert experts and all(found[name] == expected[name] and found[name][1] == "MXFP4" for name in experts)
+
+
+def test_a_file_that_does_not_say_its_type_is_called_after_most_of_its_bytes(files: Mapping[str, Path], tmp_path: Path) -> None:
+    source = tmp_path / "untold.gguf"
+    source.write_bytes(files["Q4_K_M"].read_bytes().replace(b"general.file_type", b"general.file_typo"))
+    (output,) = Checkpoint.from_pretrained(source).plan(tmp_path / "a.gguf", format="gguf").outputs
+    assert output.type == "Q4_K" and all(step.moves for step in output.steps)

@@ -54,6 +54,16 @@ def test_what_was_quantised_by_importance_is_within(kind: str, model: Path, file
     assert report.ok and verdicts[NAME] == "within" and verdicts["output_norm.weight"] == verdicts["token_embd.weight"] == "exact"
 
 
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K_M"])
+def test_with_the_matrix_at_hand_it_is_exact_and_a_changed_byte_is_seen(
+    kind: str, model: Path, files: Mapping[str, Path], tmp_path: Path
+) -> None:
+    matrix, file = importance(model), files[f"{kind} by importance"]
+    assert set(verify(file, model, importance=matrix).counts()) == {"exact"}
+    damaged = verify(changed(file, tmp_path, 3, b"\x5a\xa5", at=6), model, importance=matrix)
+    assert {tensor.name: tensor.verdict for tensor in damaged.tensors}[NAME] != "exact"
+
+
 @pytest.mark.parametrize("kind", ["Q4_K_M", "imatrix-Q4_K_M"])
 def test_a_file_of_llama_quantize_is_the_model_it_was_made_of(kind: str) -> None:
     golden, theirs = Golden("llama_h256"), foreign(f"llama_h256-{kind}")
