@@ -1,1 +1,1 @@
-"""What is on this machine: the home of the cache layout, catalog and integrity checks (nothing yet)."""
+"""What is on this machine: the Hugging Face cache, read and looked after without a network."""

@@ -17,6 +17,9 @@
         ├── NotEnoughSpace
         ├── OutputExists (FileExistsError)
         ├── OutputBusy                                another process is writing there
+        ├── NetworkFault (ConnectionError)            the Hub cannot be reached, or what it answers is of no use
+        │   └── Offline                               the network is needed, and was ruled out
+        ├── AccessDenied (PermissionError)            the Hub wants a token, another token, or a licence accepted
         ├── SourceMissing (FileNotFoundError)
         └── SourceChanged                             the source is no longer what the plan was made from
 
@@ -164,8 +167,24 @@ class OutputBusy(EnvironmentFault):
     """Another process is writing this output."""
 
 
+class NetworkFault(EnvironmentFault, ConnectionError):
+    """The Hub cannot be reached, gave up, or answered with something that cannot be used; what had arrived is kept."""
+
+
+class Offline(NetworkFault):
+    """Something is needed from the Hub, and offline was asked for; `missing` names the files that are not here."""
+
+    def __init__(self, message: str, missing: Sequence[str] = (), *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = tuple(missing)
+
+
+class AccessDenied(EnvironmentFault, PermissionError):
+    """The Hub refuses: no token, a token that may not, or a licence that nobody has accepted yet (the hint says which)."""
+
+
 class SourceMissing(EnvironmentFault, FileNotFoundError):
-    """The source path does not exist."""
+    """The source does not exist: no such path here, or no such repository, revision or file on the Hub."""
 
 
 class SourceChanged(EnvironmentFault):

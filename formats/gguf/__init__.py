@@ -74,7 +74,7 @@ def _companion(path: Path) -> Path | None:
 def _unknown_type(name: str) -> Exception:
     from hubclient.errors import UnsupportedEncoding
     from hubclient.formats.gguf.ruletables import TYPES
-    from hubclient.formats.names import meant, shown
+    from hubclient.ground.names import meant, shown
 
     return UnsupportedEncoding(f"GGUF has no tensor type {shown(name)}{meant(name, TYPES)}")
 

@@ -18,8 +18,8 @@ from hubclient.formats.gguf.constants import MAGIC
 from hubclient.formats.gguf.reader import Header, read_header
 from hubclient.formats.gguf.writer import layout_files
 from hubclient.formats.model import FileLayout, OutputSpec, TensorRef, TensorSpec, Value
-from hubclient.formats.names import shown
 from hubclient.formats.sourcefile import open_source
+from hubclient.ground.names import shown
 
 if TYPE_CHECKING:
     import numpy as np

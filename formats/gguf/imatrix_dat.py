@@ -15,8 +15,8 @@ from typing import BinaryIO, NamedTuple
 from hubclient.errors import DamagedInput
 from hubclient.formats.gguf.constants import MAX_TENSOR_NAME, MAX_TENSORS
 from hubclient.formats.gguf.imatrix import MAX_NUMBERS, Entry, ImportanceMatrix, StoredEntries, check_entries, read_numbers
-from hubclient.formats.names import shown
 from hubclient.formats.sourcefile import open_source
+from hubclient.ground.names import shown
 
 _NUMBER = Struct("<i")
 _MAX_DATASET = 1 << 16  # bytes of a file's name

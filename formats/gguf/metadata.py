@@ -6,7 +6,7 @@ from hubclient.formats.gguf.constants import ARRAY, MAX_DEPTH, MAX_KEY, MAX_KEYS
 from hubclient.formats.gguf.cursor import Cursor
 from hubclient.formats.gguf.values import NumberArray
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 _SMALLEST_PAIR = 8 + 1 + 4 + 1  # key length, one byte of key, type, one byte of value
 

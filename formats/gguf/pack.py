@@ -10,7 +10,7 @@ from hubclient.errors import DamagedInput, Unsupported
 from hubclient.formats.gguf.constants import ARRAY, MAX_KEY, NUMBER_CODES, VALUE_CODES
 from hubclient.formats.gguf.values import NumberArray, PackedArray
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 _LENGTH = struct.Struct("<Q").pack
 

@@ -35,8 +35,8 @@ from hubclient.errors import UnsupportedEncoding, UsageError
 from hubclient.formats.gguf.rules import Rule
 from hubclient.formats.gguf.ruletables import TYPES, parse_rule, parse_type
 from hubclient.formats.gguf.storage import FILE_TYPES
-from hubclient.formats.names import meant, shown
 from hubclient.formats.sourcefile import read_source
+from hubclient.ground.names import meant, shown
 
 ALIASES: Mapping[str, str] = MappingProxyType({"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"})  # llama-quantize's
 

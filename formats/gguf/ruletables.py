@@ -34,7 +34,7 @@ from typing import Any, TypeAlias
 from hubclient.errors import UsageError
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.gguf.rules import ROLES, Case, Condition, Position, Rule
-from hubclient.formats.names import meant, shown
+from hubclient.ground.names import meant, shown
 
 # ggml's types that a file may have; Q8_1 and Q8_K are what activations become while a model runs
 _INTERNAL = ("Q8_1", "Q8_K")

@@ -11,7 +11,7 @@ from hubclient.formats.mlx.packing import DTYPES, made, named
 from hubclient.formats.mlx.reader import NAME, looks_like_mlx, open_mlx
 from hubclient.formats.mlx.writer import layout
 from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 __all__ = ["FORMAT", "Mlx"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from hubclient.errors import DamagedInput, UnsupportedEncoding, UsageError
 from hubclient.formats.encodings import AFFINE_BITS, AFFINE_GROUPS, BF16, ENCODINGS, F16, F32, affine
 from hubclient.formats.model import Encoding
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 DEFAULTS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"affine": (4, 64), "mxfp4": (4, 32), "nvfp4": (4, 16), "mxfp8": (8, 32)}

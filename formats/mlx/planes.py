@@ -15,8 +15,8 @@ from hubclient.errors import DamagedInput, UnsupportedEncoding
 from hubclient.formats.encodings import BF16, F16, F32
 from hubclient.formats.mlx.packing import PACKINGS, Packing, Quantization
 from hubclient.formats.model import Extent, TensorRef, TensorSpec
-from hubclient.formats.names import shown
 from hubclient.formats.safetensors.planes import Stored
+from hubclient.ground.names import shown
 
 WEIGHT, SCALES, BIASES = ".weight", ".scales", ".biases"
 _WORD = 32  # bits

@@ -7,7 +7,6 @@ from pathlib import Path
 from hubclient.errors import HubclientError, UnsupportedEncoding
 from hubclient.formats.encodings import BY_SAFETENSORS
 from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
-from hubclient.formats.names import shown
 from hubclient.formats.safetensors.reader import (
     NAME,
     belongs_to_checkpoint,
@@ -16,6 +15,7 @@ from hubclient.formats.safetensors.reader import (
     open_folder_without_weights,
 )
 from hubclient.formats.safetensors.writer import layout
+from hubclient.ground.names import shown
 
 __all__ = ["FORMAT", "Safetensors", "belongs_to_checkpoint", "made", "open_folder_without_weights"]
 

@@ -19,10 +19,10 @@ from typing import Any, NoReturn
 
 from hubclient.errors import DamagedInput, HubclientError
 from hubclient.formats.encodings import BY_SAFETENSORS
-from hubclient.formats.jsonfile import parse_object
 from hubclient.formats.model import Encoding, SourceFile, TensorRef
-from hubclient.formats.names import shown
 from hubclient.formats.sourcefile import open_source, source_file
+from hubclient.ground.names import shown
+from hubclient.ground.strictjson import parse_object
 
 HEADER_LIMIT = 100_000_000  # MAX_HEADER_SIZE of the safetensors library
 METADATA = "__metadata__"

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.jsonfile import parse_object
 from hubclient.formats.model import SourceFile
-from hubclient.formats.names import safe_relative, shown
 from hubclient.formats.safetensors.header import Header
 from hubclient.formats.sourcefile import read_source, source_file
+from hubclient.ground.names import safe_relative, shown
+from hubclient.ground.strictjson import parse_object
 
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_LIMIT = 100_000_000  # as for a header: it lists as many tensors

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 from hubclient.errors import DamagedInput, UnsupportedEncoding
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Extent, TensorRef, TensorSpec
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 
 class Stored(NamedTuple):

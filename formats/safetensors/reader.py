@@ -9,12 +9,12 @@ from types import MappingProxyType
 
 from hubclient.errors import DamagedInput, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.formats.model import OpenedCheckpoint, SourceFile, TensorRef, Value
-from hubclient.formats.names import shown
 from hubclient.formats.safetensors.header import Header, has_header, read_header
 from hubclient.formats.safetensors.index import INDEX_SUFFIX, check_index, check_numbers, read_index, shard_stem
 from hubclient.formats.safetensors.planes import join
 from hubclient.formats.safetensors.sidecars import MODEL_FILES, is_sidecar, sidecars
 from hubclient.formats.sourcefile import is_folder, listing, require_regular
+from hubclient.ground.names import shown
 
 NAME = "safetensors"
 SUFFIX = ".safetensors"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from hubclient.formats.names import safe_relative
 from hubclient.formats.sourcefile import is_folder, listing, require_regular
+from hubclient.ground.names import safe_relative
 
 # What says what the model is and how its input is prepared.
 MODEL_FILES = frozenset((

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from hubclient.errors import UnsupportedEncoding, UsageError
 from hubclient.formats.encodings import BY_SAFETENSORS
-from hubclient.formats.jsonfile import write_json
 from hubclient.formats.model import FileLayout, OutputSpec, Placed, TensorSpec
-from hubclient.formats.names import safe_relative, shown
 from hubclient.formats.safetensors.header import HEADER_LIMIT, METADATA, stored_bytes
 from hubclient.formats.safetensors.planes import Split, Stored, split
 from hubclient.formats.safetensors.reader import INDEX, SINGLE
+from hubclient.ground.names import safe_relative, shown
+from hubclient.ground.strictjson import write_json
 
 MAX_SHARD_SIZE = 5_000_000_000  # save_pretrained's default through Transformers 4
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.jsonfile import parse_object
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.document import checked
 from hubclient.formats.tokenizers.merges import Pair, implied_by_id
 from hubclient.formats.tokenizers.model import MAX_TOKENS, Tokenizer
 from hubclient.formats.tokenizers.notes import fits
 from hubclient.formats.tokenizers.spm import SentencePieceModel, parse_model, write_model
+from hubclient.ground.names import shown
+from hubclient.ground.strictjson import parse_object
 
 Difference = dict[str, Any]
 

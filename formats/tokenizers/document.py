@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.errors import DamagedInput, UnknownTokenizer
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.merges import Pair, check_merges
 from hubclient.formats.tokenizers.model import MAX_TOKEN_CHARS, MAX_TOKENS, AddedToken
+from hubclient.ground.names import shown
 
 PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 MODELS = ("BPE", "Unigram", "WordPiece")

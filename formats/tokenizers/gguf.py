@@ -9,7 +9,6 @@ from typing import Any
 
 from hubclient.errors import DamagedInput, UnknownTokenizer
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers import rows as tables
 from hubclient.formats.tokenizers.document import components
 from hubclient.formats.tokenizers.merges import to_strings
@@ -29,6 +28,7 @@ from hubclient.formats.tokenizers.special import (
 )
 from hubclient.formats.tokenizers.spm import BPE, UNIGRAM
 from hubclient.formats.tokenizers.style import Style, style_of
+from hubclient.ground.names import shown
 
 MODEL, PRE = PREFIX + "model", PREFIX + "pre"
 TOKENS, SCORES, TYPES, MERGES = PREFIX + "tokens", PREFIX + "scores", PREFIX + "token_type", PREFIX + "merges"

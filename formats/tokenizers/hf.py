@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.errors import DamagedInput, UnknownTokenizer
-from hubclient.formats.jsonfile import parse_object, read_object
-from hubclient.formats.names import shown
+from hubclient.formats.jsonfile import read_object
 from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers.document import added_tokens, check_vocabulary, checked, listed_tokens
 from hubclient.formats.tokenizers.model import MAX_TOKENS, ROLES, Tokenizer
 from hubclient.formats.tokenizers.spm import SentencePieceModel, is_tiktoken, parse_model
+from hubclient.ground.names import shown
+from hubclient.ground.strictjson import parse_object
 
 TOKENIZER_LIMIT = 256 << 20  # bytes; tokenizer.json of Gemma 3 has 33 million
 _TEXT_LIMIT = 64 << 20

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 
 Pair = tuple[str, str]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.model import MAX_TOKENS, pad_token
+from hubclient.ground.names import shown
 
 FIELD = "hubclient"
 _TOKENS = "tokenizer.ggml.tokens"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.bytelevel import encode_bytes
 from hubclient.formats.tokenizers.document import listed_tokens
 from hubclient.formats.tokenizers.merges import Pair, implied_by_id
 from hubclient.formats.tokenizers.model import MAX_TOKENS, ROLES, token_text
 from hubclient.formats.tokenizers.parts import assemble, bert_parts, bpe_model, byte_level_parts, word_model
 from hubclient.formats.tokenizers.pretokenizers import Row, row_named
+from hubclient.ground.names import shown
 
 # tokenizer classes that cut text in another way than GPT-2's
 _CLASSES = {"Qwen2Tokenizer": "qwen2", "Qwen3_5Tokenizer": "qwen35", "CohereTokenizer": "command-r", "GPTNeoXTokenizer": "olmo"}

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from hubclient.errors import DamagedInput, UnknownTokenizer
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers import gguf
 from hubclient.formats.tokenizers.merges import best_first, check_merges, from_strings, implied_merges
 from hubclient.formats.tokenizers.model import BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, Tokenizer
@@ -30,6 +29,7 @@ from hubclient.formats.tokenizers.settings import finished
 from hubclient.formats.tokenizers.special import ACCENTS_KEY, LOWERCASE_KEY
 from hubclient.formats.tokenizers.spm import BPE, UNIGRAM, SentencePieceModel, normalizer_spec, trainer_spec
 from hubclient.formats.tokenizers.table import Table, charsmap_of, is_added, read_table
+from hubclient.ground.names import shown
 
 _RAW_BPE = frozenset({"gemma4", "granite-embed-multi-311m", "sarvam-moe"})  # pre-tokenizers without the byte alphabet
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers.added import all_added, named_tokens
 from hubclient.formats.tokenizers.bytelevel import decode_text
 from hubclient.formats.tokenizers.document import added_tokens, components, listed_tokens, vocabulary
@@ -34,6 +33,7 @@ from hubclient.formats.tokenizers.model import (
 )
 from hubclient.formats.tokenizers.spm import SentencePieceModel
 from hubclient.formats.tokenizers.style import Style
+from hubclient.ground.names import shown
 
 ADDED_SCORE = -1000.0  # what the converter gives to added tokens
 PAD_SCORE = -10000.0  # and to rows without a token

@@ -13,7 +13,6 @@ from typing import Any
 
 from hubclient.errors import DamagedInput
 from hubclient.formats.model import Value
-from hubclient.formats.names import shown
 from hubclient.formats.tokenizers import gguf
 from hubclient.formats.tokenizers.model import (
     BYTE,
@@ -28,6 +27,7 @@ from hubclient.formats.tokenizers.model import (
 )
 from hubclient.formats.tokenizers.parts import Placed
 from hubclient.formats.tokenizers.special import FLAG_KEYS, ID_KEYS, PREFIX
+from hubclient.ground.names import shown
 
 CLS_KEY = PREFIX + "cls_token_id"  # older files
 _DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {  # llama.cpp's, for keys that a file lacks

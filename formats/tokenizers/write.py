@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hubclient.formats.jsonfile import write_json
 from hubclient.formats.tokenizers.document import vocabulary
 from hubclient.formats.tokenizers.model import Tokenizer
 from hubclient.formats.tokenizers.spm import write_model
+from hubclient.ground.strictjson import write_json
 
 
 def files_of(tokenizer: Tokenizer) -> dict[str, bytes]:

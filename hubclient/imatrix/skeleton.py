@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubclient.errors import EnvironmentFault, Unsupported
-from hubclient.formats.jsonfile import write_json
+from hubclient.ground.strictjson import write_json
 from hubclient.model import Request
 from hubclient.spokes import gguf
 from hubclient.spokes.packed import without_settings

@@ -15,11 +15,11 @@ from typing import Any
 
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import ENCODINGS
-from hubclient.formats.jsonfile import parse_json
 from hubclient.formats.model import Encoding, Value
-from hubclient.formats.names import safe_relative, shown
 from hubclient.formats.safetensors.sidecars import is_sidecar
 from hubclient.formats.tokenizers import is_tokenizer_file
+from hubclient.ground.names import safe_relative, shown
+from hubclient.ground.strictjson import parse_json
 from hubclient.model import Naming
 
 CHECKPOINT_KEY = "hubclient.checkpoint"

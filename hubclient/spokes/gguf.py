@@ -16,8 +16,8 @@ from hubclient.architectures.language.pairs import forward
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture
 from hubclient.formats.encodings import F32
 from hubclient.formats.gguf.storage import QUANTIZATION_VERSION
-from hubclient.formats.jsonfile import parse_json
 from hubclient.formats.model import OutputSpec, TensorRef, TensorSpec, Value
+from hubclient.ground.strictjson import parse_json
 from hubclient.model import Inline, Model, Request, Target, display_name, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.architectures.language.config import normalise, restore
 from hubclient.errors import DamagedInput, PluginConflict
-from hubclient.formats.jsonfile import write_json
 from hubclient.formats.model import Encoding, OpenedCheckpoint, Value
+from hubclient.ground.strictjson import write_json
 from hubclient.model import Model, Naming, leaf
 from hubclient.spokes import carried as own
 from hubclient.spokes import projector, rebuild

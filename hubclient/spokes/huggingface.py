@@ -13,12 +13,13 @@ from hubclient.architectures.language.config import normalise
 from hubclient.errors import DamagedInput, UnmappedTensor, UnsupportedArchitecture, UnsupportedEncoding, UsageError
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import F32
-from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object, write_json
+from hubclient.formats.jsonfile import CONFIG_LIMIT, read_json, read_object
 from hubclient.formats.model import Encoding, OpenedCheckpoint, OutputSpec, TensorSpec
-from hubclient.formats.names import shown
 from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import read_source
 from hubclient.formats.tokenizers import is_tokenizer_file
+from hubclient.ground.names import shown
+from hubclient.ground.strictjson import write_json
 from hubclient.model import Model, Naming, Request, Target, display_name, encodings_of
 from hubclient.spokes.matching import as_if_stored
 from hubclient.spokes.packed import plain_dtype, refuse_unread, unpack, without_settings

@@ -13,7 +13,7 @@ from hubclient.architectures.language.tables import Side
 from hubclient.errors import DamagedInput, UnmappedTensor
 from hubclient.formats.encodings import in_safetensors
 from hubclient.formats.model import Encoding, OpenedCheckpoint
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 from hubclient.model import encodings_of
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from hubclient.errors import UnmappedTensor, UnsupportedEncoding, UsageError
 from hubclient.formats import mlx
 from hubclient.formats.codecs import can_encode, can_repack
 from hubclient.formats.encodings import BF16, ENCODINGS, F32
-from hubclient.formats.jsonfile import parse_object
 from hubclient.formats.mlx.packing import DTYPES, PACKINGS, Packing, made, named, write_quantization
 from hubclient.formats.mlx.planes import WEIGHT
 from hubclient.formats.mlx.writer import write_json
 from hubclient.formats.model import Encoding, OutputSpec, TensorSpec, Value
 from hubclient.formats.tokenizers import check_fits
+from hubclient.ground.strictjson import parse_object
 from hubclient.model import Model, Request, Target, encodings_of
 from hubclient.spokes import carried as own
 from hubclient.spokes import huggingface

@@ -14,7 +14,7 @@ from hubclient.architectures.language.arrays import Array, Leaf
 from hubclient.errors import DamagedInput, UnsupportedEncoding
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.model import Encoding, OpenedCheckpoint
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 from hubclient.model import Model, Packed, leaf
 from hubclient.spokes.scales import Scales
 

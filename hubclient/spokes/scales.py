@@ -15,7 +15,7 @@ from hubclient.architectures.language.scaled import Scaled
 from hubclient.errors import DamagedInput
 from hubclient.formats.encodings import BF16, ENCODINGS, F16, F32
 from hubclient.formats.model import Encoding
-from hubclient.formats.names import shown
+from hubclient.ground.names import shown
 from hubclient.model import Packed
 
 Block: TypeAlias = tuple[int, int]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.errors import DamagedInput
-from hubclient.formats.names import meant, safe_relative, shown
+from hubclient.ground.names import meant, safe_relative, shown
 
 
 @pytest.mark.parametrize(

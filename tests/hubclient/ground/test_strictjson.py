@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing
-from hubclient.formats import jsonfile
-from hubclient.formats.jsonfile import parse_json, parse_object, read_json, read_object, write_json
+from hubclient.formats.jsonfile import read_json, read_object
+from hubclient.ground import strictjson
+from hubclient.ground.strictjson import parse_json, parse_object, write_json
 
 TREES = st.recursive(
     st.none()
@@ -81,9 +82,9 @@ def test_what_is_not_strict_json_is_refused_in_one_sentence(data, words):
 
 
 def test_the_depth_allowed_is_exact():
-    parse_json(b"[" * jsonfile.MAX_DEPTH + b"]" * jsonfile.MAX_DEPTH, "x")
+    parse_json(b"[" * strictjson.MAX_DEPTH + b"]" * strictjson.MAX_DEPTH, "x")
     with pytest.raises(DamagedInput, match="nested deeper"):
-        parse_json(b"[" * (jsonfile.MAX_DEPTH + 1) + b"]" * (jsonfile.MAX_DEPTH + 1), "x")
+        parse_json(b"[" * (strictjson.MAX_DEPTH + 1) + b"]" * (strictjson.MAX_DEPTH + 1), "x")
 
 
 def test_non_finite_numbers_are_read_where_allowed():

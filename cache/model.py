@@ -1,0 +1,130 @@
+"""What a look at the disk finds in a cache: repositories, their revisions, files and blobs, and what others left there.
+
+Made by `scan.py`, kept by the catalog, read by everything else. There are tens of thousands of files and blobs: tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from hubclient.cache.layout import RepoId, RepoPaths
+from hubclient.cache.notes import Output, Pin
+
+
+class CachedFile(NamedTuple):
+    """A file of a revision. `blob` names the repository's blob that it shows; None if the bytes lie in the snapshot itself."""
+
+    name: str
+    blob: str | None
+    size: int
+    fault: str | None = None  # why it cannot be used: "dangling", "outside", "loop", "folder" (what the link leads to)
+
+
+class CachedBlob(NamedTuple):
+    """Bytes: `name` in `blobs/`, or the path in the repository's folder where a file's bytes lie in its snapshot.
+
+    `shared` is the xet hash of the entry in the store for all repositories that the blob is a link to. `device` and `inode`
+    tell hard links to the same bytes.
+    """
+
+    name: str
+    size: int
+    allocated: int  # bytes that it takes on the disk
+    modified_ns: int
+    used: float  # the system's time of last access, seconds since 1970
+    device: int
+    inode: int
+    shared: str | None = None
+
+
+class Leftover(NamedTuple):
+    """What an unfinished or foreign writer left: `path`, and `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "unknown"."""
+
+    path: str
+    kind: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRevision:
+    """A snapshot: `refs` are the branches and tags that name it; `used` is when it was last used, as far as anything tells."""
+
+    commit: str
+    files: tuple[CachedFile, ...]
+    refs: tuple[str, ...]
+    modified: float
+    used: float
+    pin: Pin | None = None
+    expected: int | None = None  # files that the Hub's tree lists for the commit, if the tree is here
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files, each blob once."""
+        return sum({file.blob or file.name: file.size for file in self.files}.values())
+
+    @property
+    def faults(self) -> tuple[CachedFile, ...]:
+        """Files that cannot be used."""
+        return tuple(file for file in self.files if file.fault)
+
+
+@dataclass(frozen=True)
+class CachedRepo:
+    """A repository in the cache. `blobs` by name, those that no revision shows included; `pin` keeps all revisions."""
+
+    paths: RepoPaths
+    revisions: tuple[CachedRevision, ...]
+    refs: Mapping[str, str]
+    blobs: Mapping[str, CachedBlob]
+    pin: Pin | None = None
+    outputs: tuple[Output, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def repo(self) -> RepoId:
+        """Which it is."""
+        return self.paths.repo
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of its blobs, hard links to the same bytes once; those of the shared store count here too."""
+        return sum({(blob.device, blob.inode): blob.size for blob in self.blobs.values()}.values())
+
+    @cached_property
+    def shown(self) -> frozenset[str]:
+        """Names of blobs that some revision shows."""
+        return frozenset(file.blob for revision in self.revisions for file in revision.files if file.blob)
+
+
+@dataclass(frozen=True)
+class SharedBlob:
+    """An entry of the store for all repositories; `links` are the repositories' blobs that are links to it (validated), None if unknown."""
+
+    xet_hash: str
+    path: Path
+    size: int
+    modified_ns: int
+    links: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class CacheContents:
+    """A whole cache."""
+
+    path: Path
+    repos: tuple[CachedRepo, ...]
+    shared: tuple[SharedBlob, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes on the disk: every file once, however many repositories show it."""
+        own = {(blob.device, blob.inode): blob.size for repo in self.repos for blob in repo.blobs.values() if blob.shared is None}
+        return sum(own.values()) + sum(entry.size for entry in self.shared)

@@ -1,0 +1,54 @@
+"""Who writes: a process named so that another one, later or elsewhere, can tell whether it still runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process: `space` is the machine's boot and the processes that see one another there, `started` its start in clock ticks since then."""
+
+    host: str
+    space: str
+    pid: int
+    started: int
+
+    @classmethod
+    def this(cls) -> Owner:
+        """The running process."""
+        pid = os.getpid()
+        return cls(_host(), _space(), pid, _started(pid) or 0)
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether it runs; None if that cannot be told from here: another machine, container or boot, or no such notion."""
+        if not self.space or (self.host, self.space) != (_host(), _space()):
+            return None
+        return _started(self.pid) == self.started
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+@cache
+def _space() -> str:
+    """The boot and the process namespace: containers of one machine number their processes each for itself. Linux only."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> int | None:
+    """When a process started (proc(5), field 22 of stat), which tells it from a later one of its number; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
