@@ -14,6 +14,8 @@ from pathlib import Path
 
 from benchmarks import (
     against_copy,
+    cache_ls,
+    cache_verify,
     convert,
     encode,
     encode_identity,
@@ -22,6 +24,7 @@ from benchmarks import (
     mlx,
     open_vocabulary,
     plan,
+    pull,
     quantise,
     quantised,
     startup,
@@ -40,6 +43,9 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Figure]]] = {
     "open_vocabulary": open_vocabulary.measure,
     "plan": plan.measure,
     "startup": startup.measure,
+    "cache_ls": cache_ls.measure,
+    "cache_verify": cache_verify.measure,
+    "pull": pull.measure,
 }
 ENCODERS = ("encode", "encode_identity")  # those that take types
 MARKS = ("<!-- figures -->\n", "<!-- end of figures -->\n")

@@ -41,7 +41,8 @@ def work(source: str, kind: str, warmup: str) -> float:
     from concurrent.futures import ThreadPoolExecutor
 
     from hubclient import Checkpoint
-    from hubclient.execute import DEFAULT_MEMORY, cores
+    from hubclient.execute import DEFAULT_MEMORY
+    from hubclient.ground.machine import cores
     from hubclient.rows import FilePool, Reader
     from hubclient.tiles import Tile, groups, schedule
     from hubclient.work import work as worked

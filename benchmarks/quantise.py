@@ -46,7 +46,7 @@ def measure(bench: Path, rounds: int) -> list[Figure]:
 
 def _one_step(bench: Path, rounds: int) -> list[Figure]:
     """Speed, and tensors that differ."""
-    from hubclient.execute import cores
+    from hubclient.ground.machine import cores
 
     source, small = ensure("tinyllama", bench), ensure("blocks", bench)
     plain, out, peer = bench / "out" / "plain.gguf", bench / "out" / "quantised.gguf", LlamaCpp(bench)

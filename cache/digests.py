@@ -44,14 +44,15 @@ def new_hasher(algorithm: str, size: int) -> Any:
     return hasher
 
 
-def digest_file(path: Path, algorithm: str, progress: Callable[[int], None] | None = None) -> Digest:
+def digest_file(path: Path | str, algorithm: str, progress: Callable[[int], None] | None = None) -> Digest:
     """The digest of a file's bytes, read once, in bounded memory; `progress` is called with each number of bytes.
 
     Raises OSError. The interpreter's lock is free while bytes are hashed, so threads use all cores.
     """
     with open(path, "rb", buffering=0) as file:
-        hasher = new_hasher(algorithm, os.fstat(file.fileno()).st_size)
-        buffer = bytearray(_CHUNK)
+        size = os.fstat(file.fileno()).st_size
+        hasher = new_hasher(algorithm, size)
+        buffer = bytearray(min(_CHUNK, size) or 1)
         view = memoryview(buffer)
         while count := file.readinto(buffer):
             hasher.update(view[:count])

@@ -6,10 +6,10 @@ Made by `scan.py`, kept by the catalog, read by everything else. There are tens 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.notes import Output, Pin
@@ -42,7 +42,10 @@ class CachedBlob(NamedTuple):
 
 
 class Leftover(NamedTuple):
-    """What an unfinished or foreign writer left: `path`, and `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "unknown"."""
+    """What an unfinished or foreign writer left: `path`, relative to the cache, with slashes.
+
+    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "unknown" (left alone).
+    """
 
     path: str
     kind: str
@@ -67,6 +70,12 @@ class CachedRevision:
         """Bytes of its files, each blob once."""
         return sum({file.blob or file.name: file.size for file in self.files}.values())
 
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        plain = {"commit": self.commit, "refs": list(self.refs), "size": self.size, "modified": self.modified, "used": self.used}
+        listed = {"expected_files": self.expected, "files": [file._asdict() for file in self.files]}
+        return {**plain, "pin": self.pin and asdict(self.pin), **listed}
+
     @property
     def faults(self) -> tuple[CachedFile, ...]:
         """Files that cannot be used."""
@@ -85,11 +94,27 @@ class CachedRepo:
     outputs: tuple[Output, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
     warnings: tuple[str, ...] = ()
+    held: frozenset[str] = frozenset()  # blobs that something shows which is no revision's file that could be listed
 
     @property
     def repo(self) -> RepoId:
         """Which it is."""
         return self.paths.repo
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "repo": str(self.repo),
+            "type": self.repo.type,
+            "path": str(self.paths.path),
+            "size": self.size,
+            "refs": dict(self.refs),
+            "pin": self.pin and asdict(self.pin),
+            "revisions": [revision.as_json() for revision in self.revisions],
+            "outputs": [asdict(output) for output in self.outputs],
+            "leftovers": [left._asdict() for left in self.leftovers],
+            "warnings": list(self.warnings),
+        }
 
     @cached_property
     def size(self) -> int:
@@ -98,8 +123,19 @@ class CachedRepo:
 
     @cached_property
     def shown(self) -> frozenset[str]:
-        """Names of blobs that some revision shows."""
-        return frozenset(file.blob for revision in self.revisions for file in revision.files if file.blob)
+        """Names of blobs that some revision shows, or something else that is not ours to judge."""
+        files = ((revision.commit, file) for revision in self.revisions for file in revision.files if not file.fault)
+        return self.held.union(file.blob or f"snapshots/{commit}/{file.name}" for commit, file in files)
+
+    @cached_property
+    def leaned_on(self) -> frozenset[str]:
+        """Commits in whose snapshots the bytes lie that another revision shows, by a link from one snapshot into the other."""
+        shown = ((revision.commit, file.blob.split("/")) for revision in self.revisions for file in revision.files if file.blob)
+        return frozenset(parts[1] for commit, parts in shown if len(parts) > 1 and parts[1] != commit)
+
+    def bytes_of(self, commit: str, file: CachedFile) -> CachedBlob | None:
+        """The bytes behind a file of a revision; None if it has a fault."""
+        return None if file.fault else self.blobs.get(file.blob or f"snapshots/{commit}/{file.name}")
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,15 @@ def read_outputs(paths: RepoPaths) -> tuple[Output, ...]:
     return tuple(sorted(found, key=lambda output: output.path))
 
 
+def forget_revision(paths: RepoPaths, commit: str) -> None:
+    """Drop what was noted of a revision that goes: its use, and what was made from it."""
+    outputs = paths.notes / "outputs"
+    made = [outputs / name for name in _names(outputs) if _object(_read(outputs / name)).get("commit") == commit]
+    for path in (paths.notes / "used" / commit, *made):
+        with suppress(OSError):
+            path.unlink()
+
+
 @contextmanager
 def active(paths: RepoPaths, commit: str) -> Iterator[None]:
     """While the block runs, the revision counts as being written, so that nobody collects it. EnvironmentFault."""
@@ -185,16 +194,10 @@ def _writers(paths: RepoPaths) -> Iterator[tuple[Path, str, bool]]:
         values = _object(_read(folder / name))
         if not values or name.endswith(".tmp"):
             continue
-        alive = _owner(values).alive
+        alive = Owner.of(values).alive
         with suppress(OSError):
             recent = time.time() - os.lstat(folder / name).st_mtime < FORGOTTEN
             yield folder / name, str(values.get("commit")), recent if alive is None else alive
-
-
-def _owner(values: dict[str, Any]) -> Owner:
-    pid, started = values.get("pid"), values.get("started")
-    numbers = (pid, started) if isinstance(pid, int) and isinstance(started, int) else (0, 0)
-    return Owner(str(values.get("host")), str(values.get("space") or ""), *numbers)
 
 
 def _pin(data: bytes | None) -> Pin:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,13 @@ class Owner:
         """The running process."""
         pid = os.getpid()
         return cls(_host(), _space(), pid, _started(pid) or 0)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Owner:
+        """From a note that holds its fields; what is missing or strange makes one of whom nothing can be told."""
+        pid, started = values.get("pid"), values.get("started")
+        numbers = (pid, started) if isinstance(pid, int) and isinstance(started, int) else (0, 0)
+        return cls(str(values.get("host")), str(values.get("space") or ""), *numbers)
 
     @property
     def alive(self) -> bool | None:

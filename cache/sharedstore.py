@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hubclient.cache.digests import Digest, digest_file
 from hubclient.cache.layout import FOLDERS, SHARED
-from hubclient.cache.placing import courtesy_lock, make_folder
+from hubclient.cache.placing import courtesy_lock, make_folder, seal
 from hubclient.ground.faultpoints import reach
 
 MARKER = ".huggingface-shared-blobs"
@@ -141,6 +141,18 @@ def sweep(cache: Path, xet_hash: str) -> int:
     return 0
 
 
+def replace_entry(cache: Path, xet_hash: str, part: Path) -> None:
+    """Put checked bytes in place of an entry's, in one step, so that all links to it show them. OSError, DamagedInput."""
+    entry = entry_path(cache, xet_hash)
+    make_folder(entry.parent, cache)
+    with courtesy_lock(_beside(cache, xet_hash, "lock")):
+        seal(part)
+        with suppress(FileNotFoundError):
+            os.chmod(part, stat.S_IMODE(os.lstat(entry).st_mode))  # who may read it is the cache's own rule
+        reach("repair.shared")
+        os.replace(part, entry)
+
+
 def _beside(cache: Path, xet_hash: str, ending: str) -> Path:
     return entry_path(cache, xet_hash).with_name(f"{xet_hash}.{ending}")
 
@@ -188,6 +200,7 @@ def _append(manifest: Path, line: str) -> None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{manifest} is no file")
+        _for_everybody(descriptor)
         os.write(descriptor, f"{line}\n".encode())
         os.fsync(descriptor)
     finally:
@@ -198,3 +211,10 @@ def _rewrite(manifest: Path, links: tuple[str, ...]) -> None:
     from hubclient.ground.atomic import replace_file
 
     replace_file(manifest, "".join(f"{link}\n" for link in links).encode())
+    _for_everybody(manifest)
+
+
+def _for_everybody(manifest: Path | int) -> None:
+    """Let all users of a shared cache write the list, as huggingface_hub does, whatever the umask."""
+    with suppress(OSError):
+        os.chmod(manifest, 0o666)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hubclient.errors import DamagedInput, EnvironmentFault, HubclientError, SourceMissing
+from hubclient.formats.elsewhere import elsewhere, opened
 from hubclient.formats.model import SourceFile
 
 
@@ -22,6 +23,9 @@ def open_source(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     an OSError inside the block becomes an EnvironmentFault too.
     """
     require_regular(path)  # before opening: to open a pipe is to wait for its writer
+    if (absent := elsewhere(path)) is not None:
+        yield opened(absent)
+        return
     with _plainly(path, "read"), path.open("rb") as file:
         state = os.fstat(file.fileno())
         _check_regular(path, state)

@@ -1,6 +1,6 @@
 """hubclient: holds every model checkpoint a person has and turns it into the layout the next program wants.
 
-    from hubclient import Checkpoint, verify, place
+    from hubclient import Cache, Checkpoint, Hub, verify, place
 
     checkpoint = Checkpoint.from_pretrained("./all-MiniLM-L6-v2")
     checkpoint.save_pretrained("all-MiniLM-L6-v2-F16.gguf", format="gguf", type="f16")
@@ -13,17 +13,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hubclient.cache.store import Cache
     from hubclient.checkpoint import Checkpoint
     from hubclient.formats.gguf.imatrix import read_imatrix
+    from hubclient.hub.client import Hub
     from hubclient.model import Quantization
     from hubclient.placement import place
     from hubclient.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "Quantization", "__version__", "place", "read_imatrix", "verify"]
+__all__ = ["Cache", "Checkpoint", "Hub", "Quantization", "__version__", "place", "read_imatrix", "verify"]
 
 _HOMES = {
+    "Cache": "hubclient.cache.store",
     "Checkpoint": "hubclient.checkpoint",
+    "Hub": "hubclient.hub.client",
     "Quantization": "hubclient.model",
     "place": "hubclient.placement",
     "read_imatrix": "hubclient.formats.gguf.imatrix",

@@ -11,17 +11,17 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from hubclient.errors import Lossy, SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
+from hubclient.errors import SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
 from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import open_source, source_file
 from hubclient.garbage import uncollected
 from hubclient.model import Quantization, Request, display_name, encodings_of
-from hubclient.plan import OutputPlan, Plan, lay_out
+from hubclient.plan import OutputPlan, Plan, lay_out, refuse_losses
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
 from hubclient.spokes.reach import refuse_without_layout
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hubclient.execute import Progress
     from hubclient.fidelity import Outcome
     from hubclient.formats.model import OpenedCheckpoint, SourceFile
+    from hubclient.hub.push import Pushed
+    from hubclient.hub.source import Located
     from hubclient.model import Model, Target
     from hubclient.plugins import Host
 
@@ -39,12 +41,33 @@ _PARTS = (None, "tokenizer", "config", "text", "projector")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _spoken(method: Callable[Concatenate[Checkpoint, _P], _T]) -> Callable[Concatenate[Checkpoint, _P], _T]:
+    """The method, in whose errors files of the Hub are called so."""
+
+    @wraps(method)
+    def call(checkpoint: Checkpoint, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with contextlib.ExitStack() as stack:
+            for origin in checkpoint.origins:
+                stack.enter_context(origin.speaking())
+            return method(checkpoint, *args, **kwargs)
+
+    return call
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint: headers only; weights are read when something is saved or verified."""
+    """An opened checkpoint: headers only; weights are read when something is saved or verified.
+
+    `origins` are where it is from, and where its projector is from if that was named.
+    """
 
     opened: OpenedCheckpoint
     host: Host
+    origins: tuple[Located, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     @uncollected()
@@ -55,32 +78,55 @@ class Checkpoint:
         projector: str | os.PathLike[str] | None = None,
         host: Host | None = None,
         only: str | None = None,
+        headers_only: bool = False,
+        progress: Progress | None = None,
     ) -> Checkpoint:
-        """Open a folder or file of any known format.
+        """Open a folder or file of any known format, or a repository of the Hub: `org/name[@revision][:file]`.
 
         `projector` is the GGUF with the vision part of a GGUF with the text part; one beside it that is called `mmproj-`
         and the text's name is found by itself. `only="tokenizer"` or `"config"` also opens folders without weights.
-        Raises SourceMissing, UnsupportedFormat, UsageError or DamagedInput.
+        What a repository has is downloaded into the Hugging Face cache, as far as it is read, and stays there; with
+        `headers_only` only the headers are, until `with_weights`. `progress` is called with bytes downloaded and bytes in all.
+        Raises SourceMissing, UnsupportedFormat, UsageError or DamagedInput; of the Hub's also Unsupported*, before weights are
+        downloaded, NetworkFault, Offline, AccessDenied and NotEnoughSpace.
         """
-        path, host = Path(source), host or get_host()
+        host = host or get_host()
         if projector is not None:
             from hubclient.spokes.projector import joined
 
-            text, vision = cls.from_pretrained(path, host=host), cls.from_pretrained(projector, host=host)
-            return cls(joined(text.opened, vision.opened), host)
-        if not path.exists():
-            raise SourceMissing(f"{source}: there is no such file or folder", path)
-        for format_ in host.formats():
-            if format_.detect(path):
-                with contextlib.nullcontext() if only is None else contextlib.suppress(UnsupportedFormat):
-                    opened = format_.open(path)
-                    return cls(replace(opened, companion=None) if only == "text" else opened, host)
-        if only is not None and path.is_dir():
-            from hubclient.formats.safetensors import open_folder_without_weights
+            text = cls.from_pretrained(source, host=host, headers_only=True)
+            vision = cls.from_pretrained(projector, host=host, headers_only=True)
+            both = cls(joined(text.opened, vision.opened), host, (*text.origins, *vision.origins))
+            return both if headers_only else both.with_weights(progress)
+        from hubclient.hub.source import locate
 
-            return cls(open_folder_without_weights(path), host)
-        known = ", ".join(format_.name for format_ in host.formats())
-        raise UnsupportedFormat(f"{source}: is no checkpoint in a known format ({known})")
+        checkpoint = cls.at(locate(source, only=only, headers=headers_only), host)
+        return checkpoint if headers_only else checkpoint.with_weights(progress)
+
+    @classmethod
+    def at(cls, located: Located, host: Host | None = None) -> Checkpoint:
+        """Open what was found (`hubclient.hub.source.locate`), with headers only if no more of it is here."""
+        host = host or get_host()
+        with located.speaking():
+            opened = _open_small(located.path) if located.weightless else _open(located.path, host, located.only)
+            return cls(located.holding(opened), host, (located,))
+
+    @property
+    def headers_only(self) -> bool:
+        """Whether weights are still on the Hub, so that nothing can be saved, verified or measured."""
+        return any(origin.headers_only for origin in self.origins)
+
+    @uncollected()
+    def with_weights(self, progress: Progress | None = None) -> Checkpoint:
+        """The same with its weights on this machine; itself, if they are. For what is raised see `from_pretrained`."""
+        if not self.headers_only:
+            return self
+        only = self.origins[0].only
+        if only != "tokenizer":
+            _ = self.model  # what nobody here knows is said before weights are downloaded
+        paths = [origin.completed(progress).path for origin in self.origins]
+        projector = paths[1] if len(paths) > 1 else None
+        return Checkpoint.from_pretrained(paths[0], projector=projector, host=self.host, only=only)
 
     @property
     def format(self) -> str:
@@ -89,6 +135,7 @@ class Checkpoint:
 
     @cached_property
     @uncollected()
+    @_spoken
     def model(self) -> Model:
         """The canonical view: Hugging Face names and config. Raises UnsupportedArchitecture, UnmappedTensor, DamagedInput."""
         return spoke(self.host.format(self.format)).read(self.opened, self.host)
@@ -103,6 +150,10 @@ class Checkpoint:
         """What to call it: repository, folder or file name."""
         return display_name(self.opened.path)
 
+    def called(self, path: Path) -> str:
+        """A file of its own as users know it: by its path, or one of which only headers are here as `org/name:file`."""
+        return reduce(lambda text, origin: origin.said(text), self.origins, str(path))
+
     @property
     def inputs(self) -> frozenset[Path]:
         """What no output may replace: the folder or file itself, its weights and small files; with links followed."""
@@ -112,6 +163,7 @@ class Checkpoint:
         return frozenset(item.resolve() for item in found)
 
     @uncollected()
+    @_spoken
     def plan(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -192,6 +244,22 @@ class Checkpoint:
         options = {"jobs": jobs, "max_memory": max_memory, "executor": executor, "progress": progress, "stage": stage}
         return run(plan, strict=strict, force=force, **options).paths  # type: ignore[arg-type]
 
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        create_pr: bool = False,
+        revision: str | None = None,
+        message: str | None = None,
+        progress: Progress | None = None,
+    ) -> Pushed:
+        """Send its files, as they are, to a repository of the Hub, with a model card; for options and errors see `hub.push`."""
+        from hubclient.hub.client import Hub
+
+        wishes = {"private": private, "create_pr": create_pr, "revision": revision, "message": message}
+        return Hub().push(self.with_weights().opened.path, repo, **wishes, progress=progress)
+
     def _part(self, only: str | None) -> Model:
         if only != "tokenizer":
             return self.model
@@ -240,6 +308,27 @@ class Checkpoint:
                 raise UsageError(f"{file}: is neither a file nor a folder, and is not replaced")
 
 
+def _open_small(path: Path) -> OpenedCheckpoint:
+    from hubclient.formats.safetensors import open_folder_without_weights
+
+    return open_folder_without_weights(path)
+
+
+def _open(path: Path, host: Host, only: str | None) -> OpenedCheckpoint:
+    """What is at `path`, by the first format that knows it; SourceMissing, UnsupportedFormat."""
+    if not path.exists():
+        raise SourceMissing(f"{path}: there is no such file or folder", path)
+    for format_ in host.formats():
+        if format_.detect(path):
+            with contextlib.nullcontext() if only is None else contextlib.suppress(UnsupportedFormat):
+                opened = format_.open(path)
+                return replace(opened, companion=None) if only == "text" else opened
+    if only is not None and path.is_dir():
+        return _open_small(path)
+    known = ", ".join(format_.name for format_ in host.formats())
+    raise UnsupportedFormat(f"{path}: is no checkpoint in a known format ({known})")
+
+
 def run(
     plan: Plan,
     *,
@@ -260,11 +349,15 @@ def run(
     `told` is called with the outcome before outputs get their names, so that what it writes (a report) is there when they are.
     """
     from hubclient.execute import DEFAULT_MEMORY, execute
+    from hubclient.traces import note_outputs
 
-    if strict and plan.losses:
-        raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
+    if strict:
+        refuse_losses(plan)
     memory = max_memory or DEFAULT_MEMORY
-    return execute(plan, jobs=jobs, max_memory=memory, force=force, executor=executor, progress=progress, stage=stage, told=told)
+    options = {"jobs": jobs, "executor": executor, "progress": progress, "stage": stage, "told": told}
+    outcome = execute(plan, max_memory=memory, force=force, **options)  # type: ignore[arg-type]
+    note_outputs(plan)
+    return outcome
 
 
 def _sources(wishes: Quantization) -> Iterator[SourceFile]:

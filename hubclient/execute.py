@@ -5,7 +5,6 @@ Tiles are independent and their bytes do not depend on how they are cut, so any 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hubclient.disk import write_rows
 from hubclient.errors import DamagedInput, EnvironmentFault, SourceChanged, SourceMissing
 from hubclient.fidelity import Outcome
+from hubclient.formats.elsewhere import refuse_values
 from hubclient.formats.model import SourceFile
+from hubclient.ground.machine import cores
 from hubclient.outputs import Output, check_space
 from hubclient.plan import Place, Plan, Step
 from hubclient.rows import FilePool, Reader
@@ -94,14 +95,13 @@ def execute(
     return outcome
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def check_sources(sources: Sequence[SourceFile]) -> None:
-    """SourceChanged if a source file is not as it was when the plan was made, SourceMissing if it is gone."""
+    """SourceChanged if a source file is not as it was when the plan was made, SourceMissing if it is gone.
+
+    UsageError if only its header was ever here.
+    """
     for source in sources:
+        refuse_values(source.path)
         try:
             stat = source.path.stat()
         except OSError:

@@ -21,11 +21,11 @@ def inspect(checkpoint: Checkpoint, *, tensors: bool = False) -> dict[str, Any]:
     shares = mix((ref.encoding.name, math.prod(ref.shape), ref.nbytes) for ref in opened.tensors.values())
     total = joined(shares.values())
     result: dict[str, Any] = {
-        "path": str(opened.path),
+        "path": checkpoint.called(opened.path),
         "format": opened.format,
         **_architecture(checkpoint),
-        "files": [{"path": str(file.path), "bytes": file.size} for file in opened.files],
-        **({"projector": str(opened.companion.path)} if opened.companion is not None else {}),
+        "files": [{"path": checkpoint.called(file.path), "bytes": file.size} for file in opened.files],
+        **({"projector": checkpoint.called(opened.companion.path)} if opened.companion is not None else {}),
         "sidecars": sorted(opened.sidecars),
         "tensor_count": total.tensors,
         "parameters": total.weights,

@@ -240,6 +240,15 @@ class Output:
                 path.unlink(missing_ok=True)
 
 
+def refuse_taken(outputs: Iterable[OutputPlan]) -> None:
+    """OutputExists for an output whose place is taken, before anything is done for it. What a run left unfinished is not judged."""
+    for output in outputs:
+        taken = [path for path in (output.path, *output.paths()) if os.path.lexists(path)]
+        empty = output.folder and output.path.is_dir() and not any(output.path.iterdir())
+        if taken and not empty and not os.path.lexists(f"{output.path}.partial.journal"):
+            raise OutputExists(f"{taken[0]}: is already there", taken[0], hint="--force replaces it")
+
+
 def check_space(outputs: Iterable[Output]) -> None:
     """NotEnoughSpace if the file systems cannot hold what is still to be written."""
     needed: dict[int, tuple[int, Path]] = {}

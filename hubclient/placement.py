@@ -86,7 +86,7 @@ def place(
     """
     if not devices:
         raise UsageError("no device to place anything on; name one as cuda:0=24GiB or cpu=64GiB")
-    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.from_pretrained(source)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.from_pretrained(source, headers_only=True)
     model = checkpoint.model
     modules, cuts = _modules(model, context)
     filling = _filled(modules, cuts, devices)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from hubclient import __version__
 from hubclient.architectures.language.arrays import Array, Leaf
-from hubclient.errors import UnsupportedEncoding
+from hubclient.errors import Lossy, UnsupportedEncoding
 from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
 from hubclient.garbage import uncollected
@@ -242,20 +242,26 @@ class Plan:
         return digest.hexdigest()
 
     @uncollected()
-    def as_json(self) -> dict[str, Any]:
-        """The plan as plain data, for `--dry-run --json` and for comparison."""
+    def as_json(self, called: Callable[[Path], str] = str) -> dict[str, Any]:
+        """The plan as plain data, for `--dry-run --json` and for comparison; sources are `called` so."""
         return {
             "schema": _SCHEMA,
-            "source": str(self.source),
+            "source": called(self.source),
             "source_format": self.source_format,
             "architecture": self.architecture,
             "source_state": self.source_state,
             "sources": [
-                {"path": str(file.path), "bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_digest}
+                {"path": called(file.path), "bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_digest}
                 for file in self.sources
             ],
             "outputs": [{"fingerprint": self.fingerprint(output), **output.as_json()} for output in self.outputs],
         }
+
+
+def refuse_losses(plan: Plan) -> None:
+    """Lossy if anything is not carried over."""
+    if plan.losses:
+        raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
 
 
 def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:

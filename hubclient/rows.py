@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import EnvironmentFault, SourceChanged
 from hubclient.formats import codecs
+from hubclient.formats.elsewhere import elsewhere
 from hubclient.model import Inline
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ class FilePool:
             self._files.clear()
 
     def read_into(self, path: Path, buffer: memoryview, offset: int) -> None:
-        """Fill `buffer` from `offset`; SourceChanged if the file has become too short."""
+        """Fill `buffer` from `offset`; SourceChanged if the file has become too short, UsageError if it is not here."""
+        if (absent := elsewhere(path)) is not None:
+            buffer[:] = absent.values(offset, len(buffer))
+            return
         descriptor = self._borrow(path)
         try:
             done = 0

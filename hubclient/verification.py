@@ -23,6 +23,7 @@ from hubclient.formats import codecs
 from hubclient.formats.encodings import F32
 from hubclient.formats.ggml import USES_IMPORTANCE
 from hubclient.formats.sourcefile import read_source
+from hubclient.ground.machine import cores
 from hubclient.model import Request, common, encodings_of, leaf
 from hubclient.rows import FilePool, Reader, packed
 from hubclient.spokes import spoke
@@ -108,21 +109,20 @@ class Report:
 
 
 def verify(
-    path: str | os.PathLike[str],
-    against: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Checkpoint,
+    against: str | os.PathLike[str] | Checkpoint,
     *,
     jobs: int | None = None,
     importance: ImportanceMatrix | None = None,
 ) -> Report:
-    """Compare the checkpoint at `path` with the one it should have come from; any two known formats.
+    """Compare the checkpoint at `path` with the one it should have come from; any two known formats, here or on the Hub.
 
     Of a vision model in GGUF the projector beside the text part is compared as well. `importance` is the matrix that a GGUF was
     quantised by: its bytes can be held against nothing without it.
     Raises what opening them raises (SourceMissing, UnsupportedFormat, UnsupportedArchitecture, DamagedInput).
     """
-    from hubclient.execute import cores
 
-    tested, reference = Checkpoint.from_pretrained(path), Checkpoint.from_pretrained(against)
+    tested, reference = _opened(path), _opened(against)
     model = _packed_alike(reference.model, tested)
     parts, uncompared = _parts(tested, model)
     judged: list[TensorVerdict] = []
@@ -137,7 +137,15 @@ def verify(
         by = _By(importance, weighted)
         judged += _judged(names, opened.tensors, _recomputable(model, target), jobs or cores(), by)
         differences += _differences(opened, target, folder=tested.host.format(tested.format).folder)
-    return Report(Path(path), Path(against), tuple(judged), tuple(differences), uncompared)
+    return Report(_path(path), _path(against), tuple(judged), tuple(differences), uncompared)
+
+
+def _opened(source: str | os.PathLike[str] | Checkpoint) -> Checkpoint:
+    return source.with_weights() if isinstance(source, Checkpoint) else Checkpoint.from_pretrained(source)
+
+
+def _path(source: str | os.PathLike[str] | Checkpoint) -> Path:
+    return source.opened.path if isinstance(source, Checkpoint) else Path(source)
 
 
 def _parts(tested: Checkpoint, model: Model) -> tuple[list[tuple[OpenedCheckpoint, Target]], tuple[str, ...]]:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
 
 
@@ -59,16 +61,24 @@ class GGUF:
         return found
 
 
-def _companion(path: Path) -> Path | None:
-    """The file of the vision part beside that of the text part: no recipe speaks of it, so it is of another type then."""
+def projector_of(name: str, there: Callable[[str], bool]) -> str | None:
+    """The name of the vision part's file beside the text part's, if one is there: `mmproj-` and the same name, or else the one
+    that differs in the type alone, as no recipe speaks of the vision part, which is of another type then.
+    """
     from hubclient.formats.gguf.storage import CONVERTED, FILE_TYPES
 
-    stem, _, kind = path.stem.rpartition("-")
-    names = [path.name]
-    if stem and kind.upper() in FILE_TYPES:
-        names += [f"{stem}-{other}{path.suffix}" for other in CONVERTED]
-    found = [beside for name in names if (beside := path.with_name(PROJECTOR + name)).is_file()]
-    return found[0] if found[:1] == [path.with_name(PROJECTOR + path.name)] or len(found) == 1 else None
+    if there(PROJECTOR + name):
+        return PROJECTOR + name
+    stem, suffix = PurePath(name).stem, PurePath(name).suffix
+    before, _, kind = stem.rpartition("-")
+    others = CONVERTED if before and kind.upper() in FILE_TYPES else ()
+    found = [beside for other in others if there(beside := f"{PROJECTOR}{before}-{other}{suffix}")]
+    return found[0] if len(found) == 1 else None
+
+
+def _companion(path: Path) -> Path | None:
+    found = projector_of(path.name, lambda name: path.with_name(name).is_file())
+    return path.with_name(found) if found else None
 
 
 def _unknown_type(name: str) -> Exception:

@@ -26,6 +26,13 @@ def part_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number + 1:05d}-of-{count:05d}.gguf"
 
 
+def sisters(name: str) -> tuple[str, ...]:
+    """The names of all parts of the set that a file called `name` is one of, by its name alone; just itself if it is none."""
+    match = _PART_NAME.fullmatch(name)
+    count = int(match["count"]) if match else 0
+    return tuple(part_name(match["stem"], i, count) for i in range(count)) if match and 0 < count <= MAX_SPLITS else (name,)
+
+
 def part_paths(header: Header) -> list[Path]:
     """Where all parts of the set lie that this file belongs to, in order; just the file itself if it is whole."""
     path = header.file.path

@@ -33,7 +33,8 @@ class Commands(click.Group):
         """The command, imported now."""
         from hubclient.plugins import get_host
 
-        return get_host().command(cmd_name)
+        command = get_host().command(cmd_name)
+        return command if command is None else _taking_offline(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line per command, without importing any."""
@@ -44,9 +45,33 @@ class Commands(click.Group):
             formatter.write_dl([(name, host.command_summary(name)) for name in self.list_commands(ctx)])
 
 
+def _go_offline(ctx: click.Context, param: click.Parameter, offline: bool) -> None:  # noqa: ARG001 - click's callbacks take three
+    """Before anything that might connect is imported: huggingface_hub looks once, when it is."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _taking_offline(command: click.Command) -> click.Command:
+    """The command, and those below it, with `--offline` also where users write it: behind the name."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _taking_offline(below)
+    if not any("--offline" in option.opts for option in command.params):
+        option = click.Option(["--offline"], is_flag=True, is_eager=True, expose_value=False, hidden=True, callback=_go_offline)
+        command.params.append(option)
+    return command
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hubclient")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.option(
+    "--offline",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Open no connection, as HF_HUB_OFFLINE=1 does; may also follow the command.",
+)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Turn model checkpoints into the layout the next program wants: safetensors, GGUF or MLX, in every direction, exactly."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hubclient.cli.options import MEMORY, SIZE, as_json, human, importance_in, print_json, printable, progress_bar
+from hubclient.cli.options import MEMORY, SIZE, as_json, human, importance_in, print_json, printable, progress_bar, with_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,10 +87,11 @@ def convert(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Turn SOURCE (a folder or file) into another layout or encoding.
+    """Turn SOURCE (a folder, a file, or org/name[@revision][:file] of the Hub) into another layout or encoding.
 
     OUT may contain {name} and {type}; by default it is named after SOURCE, in the working folder. A run that was stopped
-    goes on when the same command is given again.
+    goes on when the same command is given again. What SOURCE has on the Hub is downloaded into the Hugging Face cache, once
+    its headers have shown that it can be converted.
     """
     from hubclient.checkpoint import Checkpoint, run
     from hubclient.model import Quantization
@@ -105,24 +106,34 @@ def convert(
         nonfinite=allow_nonfinite,
         measure=report is not None,
     )
-    checkpoint = Checkpoint.from_pretrained(source, projector=projector, only=only)
+    headers_only = only not in ("tokenizer", "config")  # for which a folder's small files do
+    checkpoint = Checkpoint.from_pretrained(source, projector=projector, only=only, headers_only=headers_only)
     if report is not None:
         from hubclient.report import check_report_path
 
         check_report_path(Path(report), force=force or dry_run, sources=checkpoint.inputs)
-    plan = checkpoint.plan(
-        out,
-        format=target,
-        type=[*types, *map(_recipe_file, recipes)] or "auto",
-        only=only,
-        pre=pre,
-        max_shard_size=max_shard_size,
-        group_size=group_size,
-        quantization=quantization,
-    )
+
+    def planned(checkpoint: Checkpoint) -> Plan:
+        return checkpoint.plan(
+            out,
+            format=target,
+            type=[*types, *map(_recipe_file, recipes)] or "auto",
+            only=only,
+            pre=pre,
+            max_shard_size=max_shard_size,
+            group_size=group_size,
+            quantization=quantization,
+        )
+
+    plan = planned(checkpoint)
     if dry_run:
-        print_json(plan.as_json()) if as_json else _print_plan(plan)
+        print_json(plan.as_json(checkpoint.called)) if as_json else _print_plan(plan)
         ctx.exit(1 if strict and plan.losses else 0)
+    if checkpoint.headers_only:
+        from hubclient.hub.preflight import refuse_early
+
+        refuse_early(checkpoint, plan, strict=strict, force=force)
+        plan = planned(with_weights(checkpoint))
     with progress_bar("converting") as progress:
         stage = progress.stage if progress else None
         told = partial(_report, plan, Path(report)) if report is not None else None

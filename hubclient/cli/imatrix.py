@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import SIZE, as_json, print_json, printable, progress_bar
+from hubclient.cli.options import SIZE, as_json, print_json, printable, progress_bar, with_weights
 
 
 @click.command()
@@ -32,14 +32,16 @@ def imatrix(
 ) -> None:
     """Measure how much each column of SOURCE's weights matters while it reads a text, as llama-imatrix does.
 
+    SOURCE is a folder, a file, or org/name[@revision][:file] of the Hub, which is downloaded into the Hugging Face cache.
     The file that is written serves `hubclient convert --imatrix` and llama-quantize. Needs PyTorch and Transformers, and memory
     for one block of the model at a time.
     """
     from hubclient.checkpoint import Checkpoint
     from hubclient.imatrix import compute, refuse_existing, save
 
-    checkpoint = Checkpoint.from_pretrained(source)
+    checkpoint = Checkpoint.from_pretrained(source, headers_only=True)
     path = refuse_existing(out if out is not None else f"{checkpoint.name}.imatrix.gguf", checkpoint, force=force)
+    checkpoint = with_weights(checkpoint)
     with progress_bar("measuring") as progress:
         matrix = compute(
             checkpoint, text, context=context, chunk_limit=limit, process_output=process_output, device=device,

@@ -19,11 +19,14 @@ _SHOWN = 70  # characters of a metadata value
 @click.option("--tensors", is_flag=True, help="List every tensor.")
 @as_json
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
-    """Show what SOURCE holds: architecture, sizes, encodings, metadata; from its headers."""
+    """Show what SOURCE holds: architecture, sizes, encodings, metadata; from its headers.
+
+    SOURCE is a folder, a file, or org/name[@revision][:file] of the Hub, of which nothing but headers is downloaded.
+    """
     from hubclient.checkpoint import Checkpoint
     from hubclient.inspection import inspect as look
 
-    found = look(Checkpoint.from_pretrained(source, only="config"), tensors=tensors)
+    found = look(Checkpoint.from_pretrained(source, only="config", headers_only=True), tensors=tensors)
     if as_json:
         print_json(found)
     else:

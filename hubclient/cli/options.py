@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from hubclient.checkpoint import Checkpoint
     from hubclient.formats.gguf.imatrix import ImportanceMatrix
 
     _ParamType = click.ParamType[int]
@@ -131,3 +132,15 @@ def progress_bar(title: str) -> Iterator[Bar | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield Bar(bar, title)
+
+
+def with_weights(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint of the Hub with its weights in the cache; says what is downloaded for it, and where that stays."""
+    if not checkpoint.headers_only:
+        return checkpoint
+    for origin in filter(lambda origin: origin.headers_only, checkpoint.origins):
+        size = human(sum(origin.missing.values()))
+        told = f"{origin.told}: {len(origin.missing)} files ({size}) are downloaded, and stay in {origin.cache}"
+        click.echo(printable(told), err=True)
+    with progress_bar("downloading") as progress:
+        return checkpoint.with_weights(progress)

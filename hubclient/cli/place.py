@@ -17,6 +17,7 @@ from hubclient.cli.options import SIZE, as_json, console, human, print_json, pri
 def place(devices: tuple[str, ...], source: str, context: int | None, as_json: bool) -> None:
     """Decide which module of SOURCE goes on which device, from headers alone.
 
+    SOURCE is a folder, a file, or org/name[@revision][:file] of the Hub, of which nothing but headers is downloaded.
     The experts of a mixture are the first to go to "cpu" or "disk". With --json, "device_map" is what accelerate and
     Transformers take as it is, and "override_tensor" what llama.cpp's option of that name takes.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import as_json, importance_in, print_json, printable
+from hubclient.cli.options import as_json, importance_in, print_json, printable, with_weights
 
 
 @click.command()
@@ -17,11 +17,14 @@ from hubclient.cli.options import as_json, importance_in, print_json, printable
 def verify(ctx: click.Context, out: str, against: str, jobs: int | None, imatrix: str | None, as_json: bool) -> None:
     """Prove that OUT is the same model as SOURCE; exit code 1 if it is not.
 
-    Every tensor is exact (equal bytes under its encoding), within what the encoding may lose, or wrong.
+    Every tensor is exact (equal bytes under its encoding), within what the encoding may lose, or wrong. Either may be a folder,
+    a file, or org/name[@revision][:file] of the Hub, which is downloaded into the Hugging Face cache.
     """
+    from hubclient.checkpoint import Checkpoint
     from hubclient.verification import verify as compare
 
-    report = compare(out, against, jobs=jobs, importance=importance_in(imatrix))
+    tested, reference = (with_weights(Checkpoint.from_pretrained(source, headers_only=True)) for source in (out, against))
+    report = compare(tested, reference, jobs=jobs, importance=importance_in(imatrix))
     if as_json:
         print_json(report.as_json())
     else:

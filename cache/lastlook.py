@@ -1,0 +1,80 @@
+"""Looks at the disk just before something is removed, and small things done then."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from hubclient.cache import notes
+from hubclient.cache.keeping import NOTHING, Writing
+from hubclient.cache.layout import RepoPaths, is_commit
+from hubclient.cache.model import CachedRepo
+from hubclient.cache.trees import read_tree
+from hubclient.errors import DamagedInput
+
+
+def writing_in(paths: RepoPaths) -> Writing:
+    """What running pulls write in a repository, by their notes and the lists of the commits' files."""
+    commits = frozenset(filter(is_commit, notes.live(paths)))
+    if not commits:
+        return NOTHING
+    blobs: set[str] = set()
+    for commit in commits:
+        try:
+            tree = read_tree(paths.tree(commit))
+        except (OSError, DamagedInput):
+            tree = None
+        if tree is None:
+            return Writing(commits, None)
+        blobs.update(entry.etag for entry in tree.values())
+    return Writing(commits, frozenset(blobs))
+
+
+def forget_dead(paths: RepoPaths) -> None:
+    """Remove the notes of writers that are gone."""
+    for path in notes.dead(paths):
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def dangling(repo: CachedRepo) -> set[str]:
+    """Names of blobs that links in snapshots lead to, and that are not there."""
+    found = set()
+    for revision in repo.revisions:
+        for file in revision.faults:
+            with suppress(OSError):
+                link = repo.paths.snapshot(revision.commit).joinpath(*file.name.split("/"))
+                found.add(os.path.basename(os.readlink(link)))
+    return found
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder's empty folders, and itself if it is one."""
+    with suppress(OSError):
+        folders = [place for place, _, _ in os.walk(folder)]
+        for place in reversed(folders):
+            with suppress(OSError):
+                os.rmdir(place)
+
+
+def modified(path: Path) -> float | None:
+    """When it was, seconds since 1970; None if it is not there."""
+    try:
+        return os.lstat(path).st_mtime
+    except OSError:
+        return None
+
+
+def newest_folder(path: Path) -> float:
+    """When entries were last made in a folder, or in those below."""
+    return max((modified(Path(place)) or 0.0 for place, _, _ in os.walk(path)), default=0.0)
+
+
+def ref_text(path: Path) -> str | None:
+    """What a ref's file holds, without blanks around it; None if it is not there. OSError."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096).decode("ascii", "replace").strip()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None

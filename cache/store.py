@@ -1,0 +1,158 @@
+"""`Cache`: what can be done with the models on this machine, from Python; no method opens a connection."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubclient.cache.asked import Asked
+from hubclient.cache.layout import RepoId, RepoPaths, default_cache
+from hubclient.errors import EnvironmentFault, SourceMissing
+
+if TYPE_CHECKING:
+    from hubclient.cache.findings import Verification
+    from hubclient.cache.model import CacheContents, CachedRepo
+    from hubclient.cache.notes import Pin
+    from hubclient.cache.plans import RemovalPlan, Removed
+    from hubclient.cache.retention import Policy
+    from hubclient.cache.summary import RepoSummary
+    from hubclient.cache.tally import Stats
+    from hubclient.ground.progress import Progress
+
+
+class Cache:
+    """A cache, by default the one that the environment names (HF_HUB_CACHE, HF_HOME).
+
+    Repositories are named as on the command line: "org/name", "org/name@revision", "datasets/org/name". Removing is planned
+    first: look at the plan, then `carry_out` it.
+
+        cache = Cache()
+        plan = cache.plan_gc(Policy(max_size=200 << 30))
+        print(plan.freed, cache.carry_out(plan).freed)
+
+    Errors are those of `hubclient.errors`: UsageError for what is not in the cache, EnvironmentFault for what the system refuses.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(os.path.abspath(path if path is not None else default_cache()))
+
+    def ls(self, filters: Sequence[str] = (), *, sort: str = "name", limit: int | None = None) -> tuple[RepoSummary, ...]:
+        """A line for each repository; `filters` such as "size>1GB" and `sort` as in `hubclient.cache.filters`."""
+        from hubclient.cache.listing import ls
+
+        return ls(self._there(), filters=filters, sort=sort, limit=limit) if self._exists else ()
+
+    def show(self, source: str | Asked) -> CachedRepo:
+        """All that is known of a repository, or of one revision of it."""
+        from hubclient.cache.listing import show
+
+        asked = _asked(source)
+        return show(self._there(), asked.repo, asked.given)
+
+    def stats(self) -> Stats:
+        """What takes the room, and what could be had back."""
+        from hubclient.cache.listing import stats
+
+        return stats(self._there())
+
+    def contents(self) -> CacheContents:
+        """Everything, looked at now."""
+        from hubclient.cache.scan import scan_cache
+
+        return scan_cache(self._there())
+
+    def verify(
+        self,
+        sources: Sequence[str | Asked] = (),
+        *,
+        jobs: int | None = None,
+        again: bool = False,
+        progress: Progress | None = None,
+    ) -> Verification:
+        """Hash what is here, and hold it against what it should be; see `hubclient.cache.integrity.verify`.
+
+        Of several sources each may have a revision; without any it is the whole cache.
+        """
+        from hubclient.cache.findings import together
+        from hubclient.cache.integrity import verify
+
+        asked = [_asked(source) for source in sources]
+        whole = [one.repo for one in asked if one.given is None]
+        options = {"jobs": jobs, "again": again, "progress": progress}
+        found = [verify(self._there(), [one.repo], one.given, **options) for one in asked if one.given is not None]  # type: ignore[arg-type]
+        if whole or not asked:
+            found.append(verify(self._there(), whole or None, **options))  # type: ignore[arg-type]
+        return together(found)
+
+    def pin(self, source: str | Asked, why: str = "") -> Pin:
+        """Keep a repository, or one revision of it, from being collected."""
+        from hubclient.cache.notes import write_pin
+
+        paths, commit = self._place(source)
+        return write_pin(paths, commit, why)
+
+    def unpin(self, source: str | Asked) -> bool:
+        """Take a pin away; False if there was none."""
+        from hubclient.cache.notes import remove_pin
+
+        return remove_pin(*self._place(source))
+
+    def plan_gc(self, policy: Policy) -> RemovalPlan:
+        """What goes to keep the cache within bounds; see `hubclient.cache.retention.plan_gc`."""
+        from hubclient.cache.removal import live_pulls
+        from hubclient.cache.retention import plan_gc
+
+        found = self.contents()
+        return plan_gc(found, policy, now=time.time(), live=live_pulls(found))
+
+    def plan_prune(self, *, grace: float | None = None) -> RemovalPlan:
+        """What is of no use to anybody; see `hubclient.cache.retention.plan_prune`."""
+        from hubclient.cache.removal import live_pulls
+        from hubclient.cache.retention import GRACE, plan_prune
+
+        found = self.contents()
+        return plan_prune(found, now=time.time(), grace=GRACE if grace is None else grace, live=live_pulls(found))
+
+    def plan_rm(self, source: str | Asked) -> RemovalPlan:
+        """What goes with a repository, a revision, or a file of it."""
+        from hubclient.cache.removal import live_pulls
+        from hubclient.cache.retention import plan_rm
+
+        asked, found = _asked(source), self.contents()
+        return plan_rm(found, asked.repo, asked.given, asked.file, live=live_pulls(found))
+
+    def carry_out(self, plan: RemovalPlan, *, progress: Callable[[int], None] | None = None) -> Removed:
+        """Remove what a plan says, as far as the disk still allows it."""
+        from hubclient.cache.removal import carry_out
+
+        return carry_out(self.path, plan, progress=progress)
+
+    def _place(self, source: str | Asked) -> tuple[RepoPaths, str | None]:
+        """A repository's places, and the commit that was named, if one was."""
+        asked = _asked(source)
+        found = self.show(asked)
+        return found.paths, found.revisions[0].commit if asked.given else None
+
+    @property
+    def _exists(self) -> bool:
+        return self.path.is_dir()
+
+    def _there(self) -> Path:
+        if not self._exists:
+            if self.path.exists():
+                raise EnvironmentFault(f"{self.path}: is no folder, and so no cache", self.path)
+            raise SourceMissing(
+                f"{self.path}: there is no cache here",
+                self.path,
+                hint="`hubclient pull org/name` begins one; HF_HUB_CACHE names another",
+            )
+        return self.path
+
+
+def _asked(source: str | Asked | RepoId) -> Asked:
+    if isinstance(source, RepoId):
+        return Asked(source)
+    return source if isinstance(source, Asked) else Asked.parse(source)

@@ -1,0 +1,112 @@
+"""`hubclient pull`: one call of hubclient.hub.pull."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hubclient.cli.options import as_json, console, human, print_json, printable, progress_bar
+
+if TYPE_CHECKING:
+    from hubclient.hub.preflight import Preflight
+    from hubclient.hub.pull import Pulled
+    from hubclient.hub.pullplan import PullPlan
+
+TARGETS = ("gguf", "safetensors", "mlx")
+
+include = click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only files that fit, such as '*.json' or 'onnx/'; several times."
+)
+exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="No files that fit.")
+for_target = click.option("--for", "target", type=click.Choice(TARGETS), help="Only what a conversion to this format needs.")
+workers = click.option("--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Files fetched side by side.")
+offline = click.option("--offline", is_flag=True, help="Open no connection: use what is here, as HF_HUB_OFFLINE=1 does.")
+
+
+@click.command()
+@click.argument("source", metavar="REPO[@REVISION][:FILE]")
+@include
+@exclude
+@for_target
+@workers
+@click.option("--check", is_flag=True, help="Hash what is here already, and fetch again what is damaged.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
+@offline
+@as_json
+def pull(
+    source: str,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    target: str | None,
+    workers: int,
+    check: bool,
+    dry_run: bool,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Bring a repository into the cache: what is not here yet, checked by its digest.
+
+    Prints the folder that shows the files (or, of FILE, its path). A pull that was stopped goes on when it is given again.
+    """
+    from hubclient.cache.asked import Asked
+    from hubclient.hub.client import Hub
+
+    asked, hub = Asked.parse(source), Hub(offline=offline or None)
+    flights: list[Preflight] = []
+    with progress_bar("checking") as bar:
+        stage = bar.stage if bar else None
+        plan = hub.plan_pull(
+            asked, include=include, exclude=exclude, target=target, check=check, told=flights.append, progress=bar, stage=stage
+        )
+    pulled = None
+    if not dry_run:
+        with progress_bar("downloading") as bar:
+            pulled = hub.carry_out(plan, workers=workers, progress=bar, stage=bar.stage if bar else None)
+    if as_json:
+        told = plan.as_json() if pulled is None else pulled.as_json()
+        print_json(told | ({"preflight": flights[0].as_json()} if flights else {}))
+        return
+    for line in [line for flight in flights for line in flight.lines()]:
+        click.echo(printable(line), err=True)
+    if pulled is None:
+        _print_plan(plan)
+    else:
+        _print_pulled(pulled, asked.file)
+
+
+def _print_pulled(pulled: Pulled, file: str | None) -> None:
+    """What became of it on stderr; on stdout where it is, and nothing else."""
+    for note in pulled.notes:
+        click.echo(printable(f"note: {note}"), err=True)
+    click.echo(_told(pulled), err=True)
+    single = file is not None and pulled.names == (file,)
+    click.echo(printable(str(pulled.snapshot / pulled.names[0] if single else pulled.snapshot)))
+
+
+def _told(pulled: Pulled) -> str:
+    came = f"{len(pulled.fetched)} files, {human(pulled.downloaded)} downloaded"
+    here = f"{len(pulled.reused)} files, {human(pulled.reused_bytes)} were here"
+    parts = [came] if pulled.fetched else []
+    return "; ".join([*parts, here] if pulled.reused or not parts else parts)
+
+
+def _print_plan(plan: PullPlan) -> None:
+    from rich.table import Table
+
+    table = Table(box=None)
+    for column in ("file", "size", ""):
+        table.add_column(column, justify="right" if column == "size" else "left")
+    states = dict.fromkeys(plan.present.missing, "fetch") | dict.fromkeys(plan.present.damaged, "fetch again: damaged")
+    for name in plan.names:
+        table.add_row(printable(name), human(plan.resolved.entries[name].size), states.get(name, "here"))
+    console().print(table)
+    kept = f", {human(plan.kept)} are left from a run that was stopped" if plan.kept else ""
+    click.echo(f"{human(plan.transfer)} would be downloaded{kept}; {human(plan.reused)} are here; {human(plan.free)} are free")
+    for pattern in plan.unmatched:
+        click.echo(printable(f"note: no file fits {pattern}"), err=True)
+    if plan.needs > plan.free:
+        click.echo("note: that does not fit on the disk", err=True)
+
+
+COMMANDS = (pull,)

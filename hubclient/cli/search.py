@@ -1,0 +1,133 @@
+"""`hubclient search` and `hubclient info`: one call each of hubclient.hub.search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from hubclient.cli.options import as_json, console, human, print_json, printable
+from hubclient.cli.pull import offline
+
+if TYPE_CHECKING:
+    from hubclient.hub.search import Found, Info
+
+_ORDERS = ("downloads", "likes", "updated", "created", "trending")
+
+
+@click.command()
+@click.argument("text", default="")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many at most.")
+@click.option("--filter", "tags", multiple=True, metavar="TAG", help="Only with this tag: gguf, safetensors, mlx, or any other.")
+@click.option("--author", metavar="NAME", help="Only of this user or organisation.")
+@click.option("--sort", type=click.Choice(_ORDERS), default="downloads", show_default=True, help="What comes first.")
+@offline
+@as_json
+def search(text: str, limit: int, tags: tuple[str, ...], author: str | None, sort: str, offline: bool, as_json: bool) -> None:
+    """Find models on the Hub whose names hold the words of TEXT."""
+    from hubclient.hub.search import search as find
+    from hubclient.hub.session import Session
+
+    found = find(Session.of(offline=offline or None), text, limit=limit, filter=tags, author=author, sort=sort)
+    if as_json:
+        print_json({"found": [asdict(item) for item in found]})
+    else:
+        _print_found(found)
+
+
+@click.command()
+@click.argument("repo", metavar="REPO[@REVISION]")
+@click.option("--files", is_flag=True, help="List every file.")
+@offline
+@as_json
+def info(repo: str, files: bool, offline: bool, as_json: bool) -> None:
+    """Show what the Hub says of REPO, and what of it is in the cache here; offline, what is here."""
+    from hubclient.cache.asked import Asked
+    from hubclient.cache.layout import default_cache
+    from hubclient.errors import UsageError
+    from hubclient.hub.search import info as look
+    from hubclient.hub.session import Session
+
+    asked = Asked.parse(repo)
+    if asked.file is not None:
+        raise UsageError(f"{repo}: info is about a repository, not about one file of it")
+    found = look(Session.of(offline=offline or None), default_cache(), asked.repo, asked.revision)
+    if as_json:
+        print_json({**asdict(found), "sizes": found.sizes, "size": found.size, "cached": found.cached})
+    else:
+        _print_info(found, files)
+
+
+def _print_found(found: tuple[Found, ...]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None)
+    for column in ("name", "downloads", "likes", "updated", "formats", "licence", ""):
+        table.add_column(column, justify="right" if column in ("downloads", "likes") else "left")
+    for item in found:
+        closed = ", ".join([*(["gated"] if item.gated else []), *(["private"] if item.private else [])])
+        cells = (
+            item.name,
+            _count(item.downloads),
+            _count(item.likes),
+            _day(item.updated),
+            " ".join(item.formats),
+            item.licence or "",
+        )
+        table.add_row(*map(printable, (*cells, closed)))
+    console().print(table) if found else click.echo("nothing was found", err=True)
+
+
+def _print_info(found: Info, files: bool) -> None:
+    from rich.table import Table
+
+    if found.offline:
+        click.echo("note: this is what the cache knows; the Hub was not asked", err=True)
+    table = Table(box=None, show_header=False)
+    for name, text in _rows(found).items():
+        table.add_row(name, printable(text))
+    console().print(table)
+    if files:
+        listed = Table(box=None)
+        for column in ("file", "size", ""):
+            listed.add_column(column, justify="right" if column == "size" else "left")
+        for file in found.files:
+            listed.add_row(printable(file.name), "" if file.size is None else human(file.size), "here" if file.cached else "")
+        console().print(listed)
+
+
+def _rows(found: Info) -> dict[str, str]:
+    """What there is to say, and nothing about what is not known."""
+    known = {True: "", False: " (not known here)", None: ""}
+    closed = {True: "private", False: "public", None: ""}[found.private]
+    rows = {
+        "repository": found.repo,
+        "revision": found.revision,
+        "commit": found.commit,
+        "access": ", ".join(filter(None, [closed, f"gated ({found.gated})" if found.gated else ""])),
+        "licence": found.licence or "",
+        "accept the licence at": found.licence_page or "",
+        "architecture": f"{found.architecture}{known[found.supported]}" if found.architecture else "",
+        "library": found.library or "",
+        "task": found.task or "",
+        "updated": _day(found.updated),
+        "downloads": _count(found.downloads),
+        "likes": _count(found.likes),
+        "refs": ", ".join(f"{name} {commit[:12]}" for name, commit in found.refs.items()),
+        "files": f"{len(found.files)} ({human(found.size)}): "
+        + ", ".join(f"{kind} {human(size)}" for kind, size in found.sizes.items()),
+        "in the cache": f"{sum(file.cached for file in found.files)} ({human(found.cached)})",
+    }
+    return {name: text for name, text in rows.items() if text}
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _day(stamp: str | None) -> str:
+    return (stamp or "")[:10]
+
+
+COMMANDS = (search, info)

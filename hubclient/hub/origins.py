@@ -1,0 +1,88 @@
+"""Which host is which: origins of URLs, where a token may go, what redirects may lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from hubclient.errors import NetworkFault
+from hubclient.ground.names import shown
+
+MAX_REDIRECTS = 10
+_PORTS = {"http": 80, "https": 443}
+
+
+def origin_of(url: str) -> tuple[str, str, int] | None:
+    """(scheme, host, port) of an http(s) URL; None if it is none, or holds a password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    if parts.scheme not in _PORTS or not parts.hostname or port is None or not set(parts.netloc).isdisjoint("@ "):
+        return None
+    return parts.scheme, parts.hostname.rstrip("."), port
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether two URLs have the same scheme, host and port."""
+    origin = origin_of(url)
+    return origin is not None and origin == origin_of(other)
+
+
+def host_of(url: str) -> str:
+    """The host of a URL for a sentence, with its port if that is not the usual one."""
+    origin = origin_of(url)
+    if origin is None:
+        return shown(url)
+    scheme, host, port = origin
+    return host if port == _PORTS[scheme] else f"{host}:{port}"
+
+
+def next_url(url: str, location: str, seen: set[str]) -> str:
+    """Where a redirect leads; `seen` holds the URLs so far. NetworkFault for loops, too many, and what nobody should follow."""
+    target = urljoin(url, location).partition("#")[0]
+    host, origin = host_of(url), origin_of(target)
+    if origin is None or not target.isprintable():
+        raise NetworkFault(f"{host} redirects to {shown(location)}, which is no place to go")
+    if url.startswith("https:") and origin[0] != "https":
+        raise NetworkFault(f"{host} redirects from https to http, to {host_of(target)}: that is not followed")
+    if target in seen:
+        raise NetworkFault(f"{host} redirects in a circle")
+    if len(seen) > MAX_REDIRECTS:
+        raise NetworkFault(f"{host} is the last of more than {MAX_REDIRECTS} redirects")
+    seen.add(target)
+    return target
+
+
+_ENDPOINT: ContextVar[str | None] = ContextVar("hubclient_endpoint", default=None)
+
+
+@contextmanager
+def guarded(client: Any, endpoint: str) -> Iterator[None]:
+    """While huggingface_hub's client is used for `endpoint`: no request of this thread takes a token elsewhere, or leaves https.
+
+    It follows `Link: rel="next"` of a list to any host with all headers, and redirects from https to http.
+    """
+    hooks = client.event_hooks
+    if _guard not in hooks["request"]:
+        hooks["request"].append(_guard)
+        client.event_hooks = hooks
+    token = _ENDPOINT.set(endpoint)
+    try:
+        yield
+    finally:
+        _ENDPOINT.reset(token)
+
+
+def _guard(request: Any) -> None:
+    endpoint, url = _ENDPOINT.get(), str(request.url)
+    if endpoint is None:
+        return
+    if "authorization" in request.headers and not same_origin(url, endpoint):
+        raise NetworkFault(f"{host_of(endpoint)} sends us to {host_of(url)}, which the token is not for")
+    if endpoint.startswith("https:") and not url.startswith("https:"):
+        raise NetworkFault(f"{host_of(endpoint)} sends us from https to http, to {host_of(url)}: that is not followed")

@@ -1,0 +1,45 @@
+"""Trying again: how often, and how long to wait in between."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hubclient.hub.failures import Contradiction, Passing
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`tries` in a row that bring nothing; waits double from `first` to `longest` seconds; a server's own wish counts up to `asked`."""
+
+    tries: int = 5
+    first: float = 0.5
+    longest: float = 8.0
+    asked: float = 320.0  # the Hub counts requests in windows of 300 s
+
+    def pause(self, fault: Passing, failed: int) -> float:
+        """Seconds to wait after the `failed`th failure in a row; raises the fault if there have been enough."""
+        limit = 2 if isinstance(fault, Contradiction) else self.tries
+        if failed >= limit or (fault.after or 0) > self.asked:
+            if failed > 1:
+                fault.message += f"; tried {failed} times"
+            raise fault
+        doubled: float = min(self.longest, self.first * 2 ** (failed - 1)) * random.uniform(0.5, 1)  # not all clients at once
+        return max(doubled, (fault.after or 0) * random.uniform(1, 1.1))
+
+
+def patiently(attempt: Callable[[], T], patience: Patience, stopped: threading.Event | None = None) -> T:
+    """The attempt's result; tried again while its faults may pass. `stopped` ends the waiting."""
+    failed = 0
+    while True:
+        try:
+            return attempt()
+        except Passing as fault:
+            failed += 1
+            pause = patience.pause(fault, failed)
+        (stopped or threading.Event()).wait(pause)

@@ -1,0 +1,183 @@
+"""Bring a revision's files into the cache, or those of them that are wanted: only what is not here, each checked by its digest.
+
+The order is what a reader, or a crash, may rely on: a file's bytes have their name only when complete and checked, the
+snapshot shows a file only then, and a branch or tag names the commit only when all that was asked for is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubclient.cache.layout import DEFAULT_REVISION, RepoId
+from hubclient.cache.notes import active, mark_used
+from hubclient.cache.placing import make_folder, prepare, storing, write_ref
+from hubclient.cache.trees import write_tree
+from hubclient.errors import EnvironmentFault
+from hubclient.ground.faultpoints import reach
+from hubclient.ground.progress import Progress, Stage
+from hubclient.hub.crew import WORKERS
+from hubclient.hub.pullplan import (
+    PullPlan,
+    Select,
+    distinct_size,
+    files_json,
+    named_json,
+    plan_pull,
+    refuse_overfull,
+    unfinished,
+)
+from hubclient.hub.resolve import Resolved
+from hubclient.hub.transfers import Transfers
+
+if TYPE_CHECKING:
+    from hubclient.hub.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A snapshot with all of `names`; `fetched` came now, `reused` was here. `downloaded` counts the bytes off the network.
+
+    `notes` are things that a user should know and that are no failure.
+    """
+
+    resolved: Resolved
+    snapshot: Path
+    names: tuple[str, ...]
+    fetched: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
+    downloaded: int = 0
+    reused_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def commit(self) -> str:
+        """The commit that the snapshot is of."""
+        return self.resolved.commit
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Where each file is, by name."""
+        return {name: self.snapshot / name for name in self.names}
+
+    def as_json(self) -> dict[str, Any]:
+        """For `pull --json`."""
+        return {
+            **named_json(self.resolved, self.snapshot),
+            "files": files_json(self.resolved, self.names),
+            "fetched": list(self.fetched),
+            "downloaded_bytes": self.downloaded,
+            "reused_bytes": self.reused_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def pull(
+    session: Session,
+    cache: Path,
+    repo: RepoId,
+    revision: str = DEFAULT_REVISION,
+    *,
+    file: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    select: Select | None = None,
+    check: bool = False,
+    workers: int = WORKERS,
+    progress: Progress | None = None,
+    stage: Stage | None = None,
+) -> Pulled:
+    """See that a revision's files are in the cache at `cache`, and fetch what is missing, `workers` files at a time.
+
+    What is chosen and what is raised before anything is fetched is told at `plan_pull`. `progress` is called with the bytes
+    that have come and all that are to come, `stage` with what takes time now. What is here counts by its name and size, or
+    with `check` by its digest. What a failing or interrupted run has fetched stays for the next. Raises NotEnoughSpace,
+    EnvironmentFault, NetworkFault, AccessDenied, and DamagedInput for bytes that are others than the Hub says.
+    """
+    chosen = {"file": file, "include": include, "exclude": exclude, "select": select}
+    plan = plan_pull(session, cache, repo, revision, **chosen, check=check, progress=progress, stage=stage)  # type: ignore[arg-type]
+    return carry_out(session, plan, workers=workers, progress=progress, stage=stage)
+
+
+def carry_out(
+    session: Session, plan: PullPlan, *, workers: int = WORKERS, progress: Progress | None = None, stage: Stage | None = None
+) -> Pulled:
+    """Do what a plan says; see `pull`."""
+    notes = [f"no file fits {pattern}" for pattern in plan.unmatched] + _facts(plan)
+    if not plan.present.wanted and not plan.present.unshown:
+        _tidy(plan)
+        return _result(plan, (), 0, [*notes, *_nothing_to_do(plan)])
+    refuse_overfull(plan)
+    paths, commit = plan.paths, plan.resolved.commit
+    prepare(paths)
+    with active(paths, commit):
+        mark_used(paths, commit)
+        _keep_tree(plan)
+        transfers = Transfers(session, plan, workers, progress, stage)
+        transfers.show_what_is_here()
+        transfers.fetch_the_rest()
+        _write_ref(plan)
+    _tidy(plan)
+    return _result(plan, transfers.fetched, transfers.downloaded, notes)
+
+
+def _keep_tree(plan: PullPlan) -> None:
+    path = plan.paths.tree(plan.resolved.commit)
+    if plan.resolved.listed:
+        with storing(path):
+            make_folder(path.parent, plan.cache)
+            write_tree(path, plan.resolved.entries)
+        reach("pull.tree-written")
+
+
+def _write_ref(plan: PullPlan) -> None:
+    if plan.resolved.ref is not None:
+        write_ref(plan.paths, plan.resolved.ref, plan.resolved.commit)
+        reach("pull.ref-written")
+
+
+def _tidy(plan: PullPlan) -> None:
+    """What killed runs have left of blobs that are there now is of no use to anybody."""
+    sizes = {entry.etag: entry.size for entry in plan.entries.values()}
+    for parts in unfinished(plan.paths.blobs, sizes).values():
+        for part in parts:
+            if part.gone:
+                for path in (part.data, part.ledger):
+                    with suppress(OSError):
+                        path.unlink()
+
+
+def _nothing_to_do(plan: PullPlan) -> list[str]:
+    """Everything is here; the notes about it are brought up to date, if the cache can be written."""
+    if plan.names:
+        mark_used(plan.paths, plan.resolved.commit)
+    try:
+        if plan.resolved.listed and not plan.names:
+            prepare(plan.paths)
+            make_folder(plan.snapshot, plan.cache)  # of a commit without files
+        _keep_tree(plan)
+        _write_ref(plan)
+    except EnvironmentFault as error:
+        return [f"everything is here, but what {plan.resolved.asked} is now could not be noted: {error}"]
+    return []
+
+
+def _facts(plan: PullPlan) -> list[str]:
+    """What else is worth a line."""
+    resolved = plan.resolved
+    notes = []
+    if resolved.facts is not None and resolved.facts.name != resolved.repo.name:
+        notes.append(f"{resolved.repo} is called {resolved.facts.name} now")
+    if not resolved.complete:
+        notes.append(f"whether that is all of {resolved.asked} cannot be told offline, because no list of its files was kept")
+    return notes
+
+
+def _result(plan: PullPlan, fetched: Sequence[str], downloaded: int, notes: Sequence[str]) -> Pulled:
+    came = frozenset(fetched)
+    reused = tuple(name for name in plan.names if name not in came)
+    size = distinct_size(plan.resolved, reused)
+    return Pulled(plan.resolved, plan.snapshot, plan.names, tuple(fetched), reused, downloaded, size, tuple(notes))

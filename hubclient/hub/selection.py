@@ -1,0 +1,59 @@
+"""Which of a commit's files are asked for: by patterns, or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from hubclient.errors import SourceMissing
+from hubclient.ground.names import meant, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The `names` that were chosen, in the order given; `unmatched` are the patterns that fit no file at all."""
+
+    names: tuple[str, ...]
+    unmatched: tuple[str, ...] = ()
+
+
+def choose(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Choice:
+    """The names that fit one of `include` (all, if there is none) and none of `exclude`.
+
+    Patterns are those of huggingface_hub's `filter_repo_objects`: shell wildcards over the whole path, in which `*` crosses
+    slashes; a pattern that ends in a slash is a folder.
+    """
+    wanted, unwanted = [_pattern(text) for text in include], [_pattern(text) for text in exclude]
+    fitted: set[str] = set()
+    chosen = []
+    for name in names:
+        taken = _fit(name, wanted, fitted) or not wanted
+        refused = _fit(name, unwanted, fitted)
+        if taken and not refused:
+            chosen.append(name)
+    return Choice(tuple(chosen), tuple(text for text in (*include, *exclude) if _pattern(text) not in fitted))
+
+
+def named(name: str, names: Collection[str], where: str) -> str:
+    """A file that was asked for by its name; SourceMissing, with what may have been meant, if there is none."""
+    if name not in names:
+        raise SourceMissing(f"{where} has no file {shown(name)}{_likely(name, names)}", name)
+    return name
+
+
+def _likely(name: str, names: Collection[str]) -> str:
+    likely = meant(name, names)
+    return likely if "did you mean" in likely else ""
+
+
+def _pattern(text: str) -> str:
+    text = text.replace("\\", "/")
+    return text + "*" if text.endswith("/") else text
+
+
+def _fit(name: str, patterns: Iterable[str], fitted: set[str]) -> bool:
+    """Whether any pattern fits; all that do are noted."""
+    fitting = {pattern for pattern in patterns if fnmatchcase(name, pattern)}
+    fitted |= fitting
+    return bool(fitting)
