@@ -10,8 +10,9 @@ from hubclient.cache.layout import RepoId
 from hubclient.cache.model import CacheContents, CachedRepo, Leftover
 from hubclient.cache.plans import Debris, Kept, PlannedBlob, Removal, RemovalPlan, SharedRemoval, StaleRef
 
-# Kinds of leftovers that go once they are older than the grace (trash at once), and those that go with what they lie beside.
-_STALE = ("incomplete", "ledger", "temporary", "trash")
+# Kinds of leftovers that go once they are older than the grace (trash and dead writers' notes at once), and those that go with what they lie beside.
+_STALE = ("incomplete", "ledger", "temporary", "trash", "writer")
+_AT_ONCE = ("trash", "writer")
 _PASSING = ("etag", "lock")
 
 Tidy = Collection[RepoId] | None  # repositories in which all that is of no use goes; None: everywhere
@@ -97,7 +98,7 @@ def _debris(view: View, holdings: Holdings, chosen: Iterable[Choice], tidy: Tidy
             debris.append(Debris(left.path, left.kind, left.size, owner))
         elif not _tidied(owner, tidy) or not (left.kind in _STALE or (left.kind == "lock" and owner is None)):
             continue
-        elif left.kind != "trash" and (needed or view.is_fresh(left.modified)):
+        elif left.kind not in _AT_ONCE and (needed or view.is_fresh(left.modified)):
             young.append(Kept(left.path, "may be needed by a running pull" if needed else view.written(left.modified), left.size))
         else:
             debris.append(Debris(left.path, left.kind, left.size, owner))

@@ -13,7 +13,7 @@ from typing import Any
 from hubclient.cache import notes
 from hubclient.cache.layout import SHARED, RepoId, RepoPaths
 from hubclient.cache.leftovers import leftover
-from hubclient.cache.look import Look, blob_of
+from hubclient.cache.look import Look, blob_of, noted_uses
 from hubclient.cache.model import CachedBlob, CachedFile, CachedRepo, CachedRevision, Leftover
 from hubclient.cache.notes import Output, Pin
 from hubclient.cache.stamps import written
@@ -81,7 +81,7 @@ class _Loader:
             return self._paths.repo
         refs = {name: commit for _, name, commit in self._rows("refs")}
         pins = {commit: Pin(by, at, why) for _, commit, by, at, why in self._rows("pins")}
-        used = notes.last_used(self._paths)
+        used = noted_uses(self._paths)
         revisions = []
         for number, _, commit, modified, _, expected in sorted(self._rows("revisions"), key=lambda row: row[2]):
             files = tuple(CachedFile(*row[1:]) for row in self._tables["files"].get(number, ()))

@@ -24,7 +24,9 @@ from hubclient.errors import DamagedInput
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
 
-_PASSING = frozenset(["incomplete", "ledger", "temporary", "etag", "lock", "trash"])  # leftovers that go with their repository
+_PASSING = frozenset(
+    ["incomplete", "ledger", "temporary", "etag", "lock", "trash", "writer"]
+)  # leftovers that go with their repository
 
 
 class Clearing:
@@ -278,6 +280,9 @@ class Clearing:
         etag = path.name.partition(".")[0]
         if debris.kind == "trash":
             self._finish_other(path)
+        elif debris.kind == "writer":
+            forget_dead(self.paths)
+            self._account.debris += 1
         elif debris.kind == "etag" and os.path.lexists(path.with_suffix("")):
             return
         elif debris.kind != "etag" and self._is_fresh(os.lstat(path).st_mtime):

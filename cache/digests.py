@@ -49,7 +49,7 @@ def digest_file(path: Path | str, algorithm: str, progress: Callable[[int], None
 
     Raises OSError. The interpreter's lock is free while bytes are hashed, so threads use all cores.
     """
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb", buffering=0, opener=quietly) as file:
         size = os.fstat(file.fileno()).st_size
         hasher = new_hasher(algorithm, size)
         buffer = bytearray(min(_CHUNK, size) or 1)
@@ -59,3 +59,11 @@ def digest_file(path: Path | str, algorithm: str, progress: Callable[[int], None
             if progress is not None:
                 progress(count)
     return Digest(algorithm, hasher.hexdigest())
+
+
+def quietly(path: str, flags: int) -> int:
+    """An opener that leaves the time of last access as it is where the system lets us: to look is not to use. OSError."""
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:  # only a file's owner may ask for that
+        return os.open(path, flags)

@@ -20,7 +20,7 @@ from hubclient.cache.stamps import UNSETTLED, Stamp
 from hubclient.cache.walking import Reader
 
 _KNOWN = frozenset(["blobs", "snapshots", "refs", "trees", ".no_exist", ".hubclient"])
-_NOTES = frozenset(["pins", "used", "outputs", "trash"])
+_NOTES = frozenset(["active", "digests", "outputs", "pins", "trash", "used"])
 _REF_LENGTH = 4096  # bytes; a commit's is 40
 _TREE_LENGTH = 256 << 20
 _TREE_ENTRY = re.compile(rb'"blob_id"\s*:\s*"')  # a file name cannot hold this, its quotes are escaped
@@ -44,6 +44,12 @@ def blob_of(name: str, state: os.stat_result, shared: str | None = None) -> Cach
     allocated = state.st_size if _WINDOWS else state.st_blocks * 512  # POSIX counts in these, whatever the disk's blocks
     used, modified = state.st_atime, state.st_mtime_ns
     return CachedBlob(name, state.st_size, allocated, modified, used, state.st_dev, state.st_ino, shared)
+
+
+def noted_uses(paths: RepoPaths) -> dict[str, float]:
+    """When revisions were last used by our notes, which are no links to elsewhere."""
+    places = (paths.notes, paths.notes / "used")
+    return notes.last_used(paths) if all(os.path.isdir(place) and not os.path.islink(place) for place in places) else {}
 
 
 class _Eye:
@@ -178,14 +184,21 @@ class _Eye:
             for entry in self._reader.entries(f"{folder}/trash"):
                 self._left(entry.path, f"{folder}/trash/{entry.name}", "trash")
                 self._reader.stamps[f"{folder}/trash"] = UNSETTLED  # it is being emptied, and its folders are not stamped
-        for name in sorted(present & {"pins", "used", "outputs"}):
+        for name in sorted(present - {"trash"}):
+            for entry in self._reader.entries(f"{folder}/{name}"):
+                if is_temporary(entry.name):
+                    self._left(entry.path, f"{folder}/{name}/{entry.name}", "temporary")
+                elif name == "active":
+                    self._reader.stamps[f"{folder}/active"] = UNSETTLED  # a writer may die without a trace
+        for path in notes.dead(self._paths) if "active" in present else ():
+            self._left(os.fspath(path), f"{folder}/active/{path.name}", "writer")
+        for name in sorted(present & {"pins", "outputs"}):
             if any(kind_of(entry) != "file" for entry in self._reader.entries(f"{folder}/{name}")):  # reading might never end
                 self._reader.warn(f"{folder}/{name}", "holds what is no file; it is left alone")
                 self._strange.add(f"{folder}/{name}")
                 present -= {name}
         pins = notes.read_pins(self._paths) if "pins" in present else {}
-        used = notes.last_used(self._paths) if "used" in present else {}
-        return pins, used, notes.read_outputs(self._paths) if "outputs" in present else ()
+        return pins, noted_uses(self._paths), notes.read_outputs(self._paths) if "outputs" in present else ()
 
     def _lost_pin(self) -> Pin | None:
         """A pin of the whole repository, if there may be pins that cannot be read: none is ever lost."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hubclient.cache.claims import pointer_path
-from hubclient.cache.digests import Digest, digest_file
+from hubclient.cache.digests import Digest, digest_file, quietly
 from hubclient.cache.findings import Finding
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.model import CacheContents
@@ -170,7 +170,7 @@ def _copy(source: str, part: Path) -> None:
     """Copy bytes, without moving any where the file system can share them."""
     import shutil
 
-    with open(source, "rb", buffering=0) as file, open(part, "xb", buffering=0) as copy:
+    with open(source, "rb", buffering=0, opener=quietly) as file, open(part, "xb", buffering=0) as copy:
         if not _shared_extents(file.fileno(), copy.fileno()):
             file.seek(0)
             copy.seek(0)

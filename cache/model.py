@@ -44,7 +44,7 @@ class CachedBlob(NamedTuple):
 class Leftover(NamedTuple):
     """What an unfinished or foreign writer left: `path`, relative to the cache, with slashes.
 
-    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "unknown" (left alone).
+    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "writer" (the note of a dead one), "unknown" (left alone).
     """
 
     path: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.errors import DamagedInput, EnvironmentFault, NotEnoughSpace
-from hubclient.ground.atomic import replace_file
+from hubclient.ground.atomic import replace_file, temporary_name
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
 
@@ -68,7 +67,7 @@ def show_file(blob: Path, pointer: Path, cache: Path) -> str:
         target = os.path.relpath(blob, pointer.parent)
         if _shows(pointer, target):
             return "symlink"
-        temporary = pointer.with_name(f".{pointer.name[:200]}.{secrets.token_hex(4)}.tmp")
+        temporary = blob.parent / temporary_name(pointer.name)  # in a snapshot others would take it for a file of it
         try:
             return _show(blob, target, pointer, temporary)
         finally:
@@ -83,7 +82,8 @@ def write_ref(paths: RepoPaths, name: str, commit: str) -> None:
         if _text(path) == commit:
             return
         make_folder(path.parent, paths.cache)
-        replace_file(path, commit.encode())
+        make_folder(paths.blobs, paths.cache)
+        replace_file(path, commit.encode(), through=paths.blobs)  # in refs/ it would be a branch
 
 
 def read_ref(paths: RepoPaths, name: str) -> str | None:
@@ -114,7 +114,9 @@ def make_folder(folder: Path, cache: Path) -> None:
 
 
 @contextmanager
-def courtesy_lock(path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+def courtesy_lock(
+    path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None, mode: int = 0o664
+) -> Iterator[bool]:
     """Hold the lock that all writers of a blob take, huggingface_hub included, so that nothing is fetched twice.
 
     Yields True; or False, without `wait`, if somebody else holds it. Where locks do not work or cannot be written it is
@@ -122,7 +124,7 @@ def courtesy_lock(path: Path, *, wait: bool = True, waiting: Callable[[], None] 
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, mode=0o664)
+    lock = FileLock(path, mode=mode)
     held = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

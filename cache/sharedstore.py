@@ -102,7 +102,7 @@ def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size
         return False
     temporary = blob.with_name(f".{blob.name[:200]}.{secrets.token_hex(4)}.shared")
     try:
-        with courtesy_lock(_beside(cache, xet_hash, "lock")):
+        with courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
             if not _same_size(entry, size):
                 return False
             make_folder(blob.parent, cache)
@@ -126,7 +126,7 @@ def sweep(cache: Path, xet_hash: str) -> int:
     entry, manifest = entry_path(cache, xet_hash), _beside(cache, xet_hash, "refs")
     if not _HASH.fullmatch(xet_hash) or not is_store(cache):
         return 0
-    with suppress(OSError), courtesy_lock(_beside(cache, xet_hash, "lock")):
+    with suppress(OSError), courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
         links = references(cache, xet_hash)
         if links is None or not stat.S_ISREG(os.lstat(entry).st_mode):
             return 0
@@ -145,7 +145,7 @@ def replace_entry(cache: Path, xet_hash: str, part: Path) -> None:
     """Put checked bytes in place of an entry's, in one step, so that all links to it show them. OSError, DamagedInput."""
     entry = entry_path(cache, xet_hash)
     make_folder(entry.parent, cache)
-    with courtesy_lock(_beside(cache, xet_hash, "lock")):
+    with courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
         seal(part)
         with suppress(FileNotFoundError):
             os.chmod(part, stat.S_IMODE(os.lstat(entry).st_mode))  # who may read it is the cache's own rule

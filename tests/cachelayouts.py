@@ -221,7 +221,13 @@ def _strangers(cache: Path, files: Files, commit: str) -> None:
     _locks(paths, files)
     _no_exist(paths, commit)
     places = [cache, cache / ".locks", cache / ".locks" / FOLDER, paths.path, paths.blobs, paths.snapshots, paths.refs]
-    places += [paths.snapshot(commit), paths.tree(commit).parent, paths.path / ".no_exist", paths.no_exist(commit), cache / "mine"]
+    places += [
+        paths.snapshot(commit),
+        paths.tree(commit).parent,
+        paths.path / ".no_exist",
+        paths.no_exist(commit),
+        cache / "mine",
+    ]
     for place in places:
         place.mkdir(exist_ok=True)
         for name in ("notes of mine.txt", ".DS_Store", "über.txt", "-rf"):

@@ -56,7 +56,9 @@ class Warm:
     def __init__(self, environ: Mapping[str, str], folder: Path, preamble: str = "") -> None:
         self._folder, self._count, self._lock = folder, 0, threading.Lock()
         paths = [str(ROOT), str(ROOT / "tests")]
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "HUBCLIENT_", "TRANSF"))}
+        own = {
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "HUBCLIENT_", "TRANSF"))
+        }
         start = f"{preamble}\nimport killing; killing.serve()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", start],

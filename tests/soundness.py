@@ -33,7 +33,11 @@ def faults(cache: Path, seen: Seen | None = None) -> list[str]:
     Bytes in `seen` are not read again.
     """
     seen = set() if seen is None else seen
-    return [fault for repo in sorted(cache.glob("*--*")) for fault in (*_blobs(repo, seen), *_files(repo), *_refs(repo), *_lists(repo))]
+    return [
+        fault
+        for repo in sorted(cache.glob("*--*"))
+        for fault in (*_blobs(repo, seen), *_files(repo), *_refs(repo), *_lists(repo))
+    ]
 
 
 def incomplete(cache: Path) -> list[str]:
@@ -73,9 +77,8 @@ def _files(repo: Path) -> Iterator[str]:
         for entry in sorted(snapshot.rglob("*")):
             if entry.name.endswith(_TEMPORARY):
                 continue
-            if entry.is_symlink():
-                if _dangles(entry):
-                    yield f"{entry}: leads to nothing"
+            if entry.is_symlink() and _dangles(entry):
+                yield f"{entry}: leads to nothing"
             told = tree.get(entry.relative_to(snapshot).as_posix(), {})
             with suppress(FileNotFoundError, IsADirectoryError):
                 expected = told.get("lfs_sha256") or told.get("blob_id")

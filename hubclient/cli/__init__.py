@@ -94,7 +94,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("hubclient: interrupted; a conversion goes on when the same command is given again", err=True)
+        click.echo("hubclient: interrupted; the same command, given again, goes on from here", err=True)
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has seen enough; click ends so too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -134,6 +134,8 @@ def refused(session: Session, about: About, status: int, headers: Mapping[str, s
     code, said = headers.get("x-error-code", ""), headers.get("x-error-message", "")
     if status in _PASSING or status >= 500:
         return _busy(status, headers, host_of(url), said)
+    if status == 416:
+        return Contradiction(f"{about}: {host_of(url)} answers 416: its file is shorter than the one that is listed")
     if not same_origin(url, session.endpoint):  # a link that was made for us, for a while: the next one may do
         return Passing(f"{host_of(url)}, where {session.host} sends us for {about}, answers {status}")
     if status in (401, 403) and code == "GatedRepo":

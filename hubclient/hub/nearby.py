@@ -18,6 +18,8 @@ from hubclient.cache.sharedstore import hash_behind, link_from_store
 from hubclient.cache.trees import TreeEntry
 from hubclient.ground.faultpoints import reach
 
+_TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
+
 
 def is_here(blob: Path, entry: TreeEntry, cache: Path) -> bool:
     """Whether the blob is there with its full size, as a file or as a link into the shared store. Its bytes are not looked at."""
@@ -35,7 +37,8 @@ def is_here(blob: Path, entry: TreeEntry, cache: Path) -> bool:
 def take_from_here(paths: RepoPaths, entry: TreeEntry) -> Literal["linked", "copied"] | None:
     """Make the blob from bytes in this cache, which are hashed before; None if it has none that are right. DamagedInput."""
     blob = paths.blob(entry.etag)
-    if entry.xet_hash and link_from_store(blob, entry.xet_hash, paths.cache, entry.digest, entry.size):
+    unshared = os.environ.get("HF_HUB_DISABLE_SHARED_BLOBS", "").upper() in _TRUE
+    if entry.xet_hash and not unshared and link_from_store(blob, entry.xet_hash, paths.cache, entry.digest, entry.size):
         return "linked"
     for other in _same_name(paths, entry):
         with suppress(OSError):

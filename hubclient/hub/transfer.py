@@ -29,7 +29,7 @@ How = Literal["present", "linked", "copied", "fetched"]
 
 
 class Progress(Protocol):
-    """Told of bytes of a file that have become available; negative if they turned out to be of no use."""
+    """Told, by several threads, of bytes of a file that have become available; negative if they turned out to be of no use."""
 
     def __call__(self, count: int, /, *, fetched: bool) -> None:
         """`fetched`: they came over the network; else they were here."""

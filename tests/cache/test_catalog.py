@@ -151,7 +151,17 @@ def leave(cache: Path, draw: random.Random) -> None:
 
 def plant(cache: Path, draw: random.Random) -> None:
     place = paths_in(cache, draw).path / draw.choice(
-        ["blobs", "refs", "snapshots", f"snapshots/{MAIN}", f"snapshots/{MAIN}/x", "blobs/b", "refs/l"]
+        [
+            "blobs",
+            "refs",
+            "snapshots",
+            f"snapshots/{MAIN}",
+            f"snapshots/{MAIN}/x",
+            "blobs/b",
+            "refs/l",
+            ".hubclient",
+            ".hubclient/used",
+        ]
     )
     if not place.is_symlink() and not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +181,7 @@ def plant(cache: Path, draw: random.Random) -> None:
 
 def note(cache: Path, draw: random.Random) -> None:
     paths, commit = paths_in(cache, draw), draw.choice([MAIN, OTHER, None])
-    if (paths.path / ".hubclient").is_symlink() or not paths.path.is_dir():
+    if not paths.path.is_dir():
         return
     kind = draw.randrange(4)
     if kind == 0:

@@ -367,11 +367,11 @@ def test_a_folder_that_cannot_be_read_gives_up_no_blob(cache: Path, monkeypatch:
 
 def test_notes_that_block_are_not_opened(cache: Path):
     paths = make(cache, FILES)
-    for name in ("pins", "outputs", "used"):
+    for name in ("pins", "outputs"):
         (paths.notes / name).mkdir(parents=True)
         os.mkfifo(paths.notes / name / MAIN)
     repo = scanned(cache)
-    assert repo.pin is not None and not repo.outputs and len(repo.warnings) == 3
+    assert repo.pin is not None and not repo.outputs and len(repo.warnings) == 2
 
 
 @pytest.mark.parametrize("place", [".hubclient", ".hubclient/pins"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,10 @@ def test_digests_are_those_of_git_and_sha256sum(tmp_path: Path):
     assert digest_file(tmp_path / "f", "sha256").hex == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
     assert Digest.of_name(SHA) == Digest("sha256", SHA) and Digest.of_name(GIT) == Digest("git-sha1", GIT)
     assert Digest.of_name("x" * 40) is None and Digest.of_name(SHA.upper().replace("2", "A")) is None
+
+
+def test_to_hash_a_file_is_not_to_use_it(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"hello\n")
+    os.utime(tmp_path / "f", (1, 1))
+    digest_file(tmp_path / "f", "sha256")
+    assert not hasattr(os, "O_NOATIME") or (tmp_path / "f").stat().st_atime == 1

@@ -62,9 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) ->
 
 
 @pytest.fixture
-def place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer, files: dict[str, bytes]
-) -> Callable[[str], Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer, files: dict[str, bytes]) -> Callable[[str], Place]:
     """Makes the cache with a layout in it, two days old, which is the environment's cache, too."""
     cache, out = tmp_path / "hub", tmp_path / "out"
     for name in [name for name in os.environ if name.startswith("HF_")]:
@@ -164,7 +162,9 @@ def test_prune_takes_what_is_of_no_use_and_nothing_else(place: Callable[[str], P
     assert said.code == 0, said
     after = here.whole_state()
     gone = before.keys() - after.keys()
-    assert {path: after[path] for path in after if path != ".locks"} == {path: before[path] for path in before.keys() - gone if path != ".locks"}
+    assert {path: after[path] for path in after if path != ".locks"} == {
+        path: before[path] for path in before.keys() - gone if path != ".locks"
+    }
     assert all(_is_useless(path, layout, here.commit) for path in gone), gone
 
 
@@ -237,7 +237,11 @@ def test_a_pinned_repository_of_a_peer_survives_all_that_removes(place: Callable
     here = place("hub-detached")
     assert hubclient("cache", "pin", PEER).code == 0
     before = here.state()
-    for arguments in (["gc", "--max-size", "1", "--grace", "0"], ["gc", "--keep-last", "0", "--grace", "0"], ["prune", "--grace", "0"]):
+    for arguments in (
+        ["gc", "--max-size", "1", "--grace", "0"],
+        ["gc", "--keep-last", "0", "--grace", "0"],
+        ["prune", "--grace", "0"],
+    ):
         assert hubclient("cache", *arguments, "--yes").code == 0
     refused = hubclient("cache", "rm", PEER, "--yes")
     assert refused.code == 2 and "pinned" in refused.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import threading
@@ -16,11 +17,13 @@ import pytest
 from hubserver import HubServer
 
 from hubclient.cache.layout import RepoId
+from hubclient.cache.trees import TreeEntry
 from hubclient.errors import AccessDenied, NetworkFault, Offline, SourceMissing, UsageError
 from hubclient.hub.failures import About, Contradiction, Passing, translated, wait_of
 from hubclient.hub.origins import next_url, same_origin
 from hubclient.hub.patience import Patience, patiently
 from hubclient.hub.session import Session
+from hubclient.hub.stream import Target, streaming
 
 HASTE = Patience(first=0.001, longest=0.002)
 SECRET = "hf_SecretSecretSecret"
@@ -355,6 +358,23 @@ def test_https_is_never_left_on_the_wire(site: Callable[..., Site], certificate:
     assert secure.tokens == [f"Bearer {SECRET}"] * 2 and not plain.asked
 
 
+@pytest.mark.parametrize("proxied", [False, True])
+def test_large_bodies_come_right_over_tls_and_through_a_proxy(
+    site: Callable[..., Site], certificate: Path, monkeypatch: pytest.MonkeyPatch, proxied: bool
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    content = os.urandom(6_000_000)
+    hub = site(None if proxied else certificate)
+    hub.answers["/a"] = 200, {}, content
+    if proxied:
+        monkeypatch.setenv("HTTP_PROXY", hub.url)
+    of = session("http://hub.example" if proxied else hub.url)
+    target = Target(REPO, "main", "a", TreeEntry(len(content), "0" * 40), f"{of.endpoint}/a")
+    for _ in range(2):
+        with streaming(of, target, (0, len(content))) as pieces:
+            assert b"".join(pieces) == content
+
+
 def test_a_certificate_that_nobody_signed_is_refused_at_once(site: Callable[..., Site], certificate: Path):
     told = fault(lambda: session(site(certificate).url).get_json("/x"))
     assert "127.0.0.1" in told and "certificate" in told and "SSL_CERT_FILE" in told and "tried" not in told
@@ -381,6 +401,7 @@ def refuse(*_): raise SystemExit("a socket")
 socket.socket.connect = socket.getaddrinfo = refuse
 from hubclient.errors import Offline
 from hubclient.hub.session import Session
+from hubclient.hub.stream import Target, streaming
 from hubclient.hub import transfer
 for call in (lambda s: s.get_json("/x"), lambda s: list(s.pages("/x")), lambda s: s.api, lambda s: s.client(), lambda s: s.open("http://h/").__enter__()):
     try: call(Session.of("http://h", offline=True))
