@@ -11,7 +11,7 @@ from hubclient.cache.model import CacheContents, CachedRepo, Leftover
 from hubclient.cache.plans import Debris, Kept, PlannedBlob, Removal, RemovalPlan, SharedRemoval, StaleRef
 
 # Kinds of leftovers that go once they are older than the grace (trash and dead writers' notes at once), and those that go with what they lie beside.
-_STALE = ("incomplete", "ledger", "temporary", "trash", "writer")
+_STALE = ("incomplete", "ledger", "list", "temporary", "trash", "writer")
 _AT_ONCE = ("trash", "writer")
 _PASSING = ("etag", "lock")
 

@@ -87,7 +87,7 @@ class _Loader:
             files = tuple(CachedFile(*row[1:]) for row in self._tables["files"].get(number, ()))
             named = tuple(sorted(name for name, target in refs.items() if target == commit))
             shown = [blobs[file.blob or f"snapshots/{commit}/{file.name}"].used for file in files if not file.fault]
-            last = max(max(shown, default=modified), used.get(commit, 0.0))
+            last = max([modified, used.get(commit, 0.0), *shown])
             revisions.append(CachedRevision(commit, files, named, modified, last, pins.get(commit), expected))
         outputs = tuple(Output(*row[1:]) for row in self._rows("outputs"))
         pin = pins.get(notes.ALL)

@@ -13,7 +13,7 @@ from hubclient.cache import notes
 from hubclient.cache.account import Account
 from hubclient.cache.keeping import ago, shield
 from hubclient.cache.lastlook import dangling, forget_dead, modified, newest_folder, ref_text, remove_empty, writing_in
-from hubclient.cache.layout import LOCKS, RepoId, RepoPaths
+from hubclient.cache.layout import LOCKS, RepoId, RepoPaths, is_commit
 from hubclient.cache.model import CachedRevision
 from hubclient.cache.placing import courtesy_lock, make_folder, write_ref
 from hubclient.cache.plans import Debris, Removal, RemovalPlan, StaleRef
@@ -41,7 +41,6 @@ class Clearing:
         self._found = scan_repo(plan.cache, repo)
         self._writing = writing_in(self.paths)
         self._removals = [removal for removal in plan.removals if removal.repo == repo]
-        self._gone: list[CachedRevision] = []
         places = (self.paths.path, self.paths.blobs, self.paths.snapshots, self.paths.refs)
         self._changed = max(filter(None, map(modified, places)), default=0.0)
 
@@ -75,18 +74,16 @@ class Clearing:
         with account.attempt(str(self._repo)):
             for name in self._put_back_blobs(self._trash.path / "blobs"):
                 del self.hidden[name]
+        with account.attempt(str(self._repo)):
+            self._forget(self._trash.path)
         for name, path in self.hidden.items():
             with account.attempt(self._called(name)):
                 account.gained(unlink(path))
                 account.blobs += 1
                 reach("gc.blob-removed")
-            notes.forget_digest(self.paths, name)
         with account.attempt(str(self._repo)):
             self._trash.empty(account.gained)
             reach("gc.trash-emptied")
-        for revision in self._gone:
-            with account.attempt(f"{self._repo}@{revision.commit[:12]}"):
-                self._forget(revision)
         forget_dead(self.paths)
         self._remove_empty_folders()
 
@@ -181,7 +178,6 @@ class Clearing:
                     write_ref(self.paths, name, revision.commit)
                 self._account.keep(str(removal), "is being pulled right now")
                 return
-            self._gone.append(revision)
             self._account.removals.append(removal)
 
     def _remove_files(self, removal: Removal) -> None:
@@ -213,18 +209,21 @@ class Clearing:
         else:
             self._remove_ref(ref.name, ref.commit)
 
-    def _forget(self, revision: CachedRevision) -> None:
-        """Remove what was kept beside a revision that has gone."""
-        commit = revision.commit
-        if os.path.lexists(self.paths.snapshot(commit)) or commit in notes.live(self.paths):
-            return
-        for path in (self.paths.tree(commit), self.paths.no_exist(commit)):
-            with suppress(FileNotFoundError):
-                erase(path, self._account.gained)
-        for file in revision.files:
-            if file.blob is None or "/" in file.blob:
-                notes.forget_digest(self.paths, f"snapshots/{commit}/{file.name}")
-        notes.forget_revision(self.paths, commit)
+    def _forget(self, trash: Path) -> None:
+        """Remove what was kept beside the revisions and blobs in the trash: before those go, so that a killed removal is completed."""
+        for name in _names(trash / "blobs"):
+            if not os.path.lexists(self.paths.blobs / name):
+                notes.forget_digest(self.paths, name)
+        for commit in filter(is_commit, _names(trash / "snapshots")):
+            if os.path.lexists(self.paths.snapshot(commit)) or commit in notes.live(self.paths):
+                continue
+            for path in (self.paths.tree(commit), self.paths.no_exist(commit)):
+                with suppress(FileNotFoundError):
+                    erase(path, self._account.gained)
+            for folder, _, names in os.walk(trash / "snapshots" / commit):
+                for path in (Path(folder, name) for name in names if not os.path.islink(os.path.join(folder, name))):
+                    notes.forget_digest(self.paths, path.relative_to(trash).as_posix())
+            notes.forget_revision(self.paths, commit)
 
     # blobs
 
@@ -258,9 +257,8 @@ class Clearing:
 
     def _put_back_blobs(self, folder: Path) -> list[str]:
         """Put blobs back from the trash that a snapshot shows by now, or a running pull may be about to show; their names."""
-        try:
-            names = sorted(os.listdir(folder))
-        except FileNotFoundError:
+        names = _names(folder)
+        if not names:
             return []
         found, writing = scan_repo(self._plan.cache, self._repo), writing_in(self.paths)
         wanted = dangling(found)
@@ -281,8 +279,9 @@ class Clearing:
         if debris.kind == "trash":
             self._finish_other(path)
         elif debris.kind == "writer":
-            forget_dead(self.paths)
-            self._account.debris += 1
+            if path in notes.dead(self.paths):
+                self._account.gained(unlink(path))
+                self._account.debris += 1
         elif debris.kind == "etag" and os.path.lexists(path.with_suffix("")):
             return
         elif debris.kind != "etag" and self._is_fresh(os.lstat(path).st_mtime):
@@ -299,6 +298,7 @@ class Clearing:
             self._account.keep(f"{self._repo.folder}/.hubclient/trash", "belongs to a removal that still runs")
             return
         self._put_back_blobs(folder / "blobs")
+        self._forget(folder)
         erase(folder, self._account.gained)
         self._account.debris += 1
 
@@ -345,3 +345,11 @@ class Clearing:
         """Whether somebody holds the lock of the blob that a leftover is a part of."""
         with self._lock(path.rpartition("/")[2].partition(".")[0]) as held:
             return not held
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder, in the trash or not; nothing if it is not there."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -99,8 +99,8 @@ class _Eye:
     ) -> CachedRevision:
         blobs = [self._blobs[file.blob or f"snapshots/{commit}/{file.name}"] for file in files if not file.fault]
         folder = self._reader.stamps[f"{self._folder}/snapshots/{commit}"][0]
-        modified = max((blob.modified_ns for blob in blobs), default=max(folder, 0)) / 1e9
-        used = max((blob.used for blob in blobs), default=modified)
+        modified = max([folder, 0, *(blob.modified_ns for blob in blobs)]) / 1e9
+        used = max([modified, *(blob.used for blob in blobs)])
         refs = tuple(sorted(name for name, named in self._refs.items() if named == commit))
         return CachedRevision(commit, tuple(files), refs, modified, max(used, noted), pin, expected)
 

@@ -44,7 +44,8 @@ class CachedBlob(NamedTuple):
 class Leftover(NamedTuple):
     """What an unfinished or foreign writer left: `path`, relative to the cache, with slashes.
 
-    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "writer" (the note of a dead one), "unknown" (left alone).
+    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "writer" (the note of a dead one), "list" (of links to an entry of the shared
+    store that is gone), "unknown" (left alone).
     """
 
     path: str
@@ -55,7 +56,10 @@ class Leftover(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CachedRevision:
-    """A snapshot: `refs` are the branches and tags that name it; `used` is when it was last used, as far as anything tells."""
+    """A snapshot: `refs` are the branches and tags that name it; `modified` and `used` are seconds since 1970.
+
+    It is modified when bytes are written or shown; used at the latest then, or when anything tells that they were read.
+    """
 
     commit: str
     files: tuple[CachedFile, ...]

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -228,11 +229,15 @@ def _names(folder: Path) -> list[str]:
 
 
 def _read(path: Path) -> bytes | None:
+    """A note's bytes; a pipe or a link in its place is none."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with open(path, "rb") as file:
-            return file.read(_LIMIT)
+        descriptor = os.open(path, flags)
     except OSError:
         return None
+    with open(descriptor, "rb") as file, suppress(OSError):
+        return file.read(_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    return None
 
 
 def _object(data: bytes | None) -> dict[str, Any]:

@@ -104,7 +104,10 @@ def _remove_debris(plan: RemovalPlan, account: Account) -> None:
             if debris.kind == "trash" and not abandoned(path):
                 account.keep(debris.path, "belongs to a removal that still runs")
                 continue
-            erase(path, account.gained)
+            if debris.kind == "list":
+                sweep(plan.cache, path.stem)
+            else:
+                erase(path, account.gained)
             account.debris += 1
     with suppress(OSError):
         os.rmdir(plan.cache / LOCKS / TRASH)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hubclient.cache import sharedstore
 from hubclient.cache.layout import LOCKS, SHARED, RepoId
-from hubclient.cache.leftovers import SYSTEM, kind_of, leftover
+from hubclient.cache.leftovers import SYSTEM, is_temporary, kind_of, leftover
 from hubclient.cache.look import look
 from hubclient.cache.model import CacheContents, CachedRepo, Leftover, SharedBlob
 from hubclient.cache.walking import told
@@ -80,6 +80,11 @@ def _sort_out(cache: Path, entry: os.DirEntry[str], root: Root) -> None:
     elif name == SHARED and kind == "folder":
         if not sharedstore.is_store(cache):
             root.warnings.append(f"{SHARED}: is no store of huggingface_hub's that is known here; it is left alone")
+        for xet_hash in sharedstore.widows(cache):
+            name = f"{SHARED}/{xet_hash[:2]}/{xet_hash}.refs"
+            root.leftovers += leftover(os.path.join(cache, name), name, "list")
+    elif kind == "file" and is_temporary(name):
+        root.leftovers += leftover(entry.path, name, "temporary")
     else:
         fault = "is a link; it is not followed" if kind == "link" else "is nothing that belongs into a cache; it is left alone"
         root.warnings.append(f"{told(name)}: {fault}")

@@ -51,17 +51,30 @@ def entry_path(cache: Path, xet_hash: str) -> Path:
 
 def entries(cache: Path) -> Iterator[tuple[str, os.stat_result]]:
     """The xet hash and state of all files in the store."""
-    if not is_store(cache):
-        return
-    with os.scandir(cache / SHARED) as prefixes:
-        folders = sorted(prefix.path for prefix in prefixes if len(prefix.name) == 2 and prefix.is_dir(follow_symlinks=False))
-    for folder in folders:
+    for folder in _folders(cache):
         with suppress(OSError), os.scandir(folder) as found:
             for entry in found:
                 if _HASH.fullmatch(entry.name) and entry.name[:2] == os.path.basename(folder):
                     state = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(state.st_mode):
                         yield entry.name, state
+
+
+def widows(cache: Path) -> Iterator[str]:
+    """The xet hashes of lists in the store whose entry is gone: what a killed removal leaves."""
+    for folder in _folders(cache):
+        with suppress(OSError):
+            names = set(os.listdir(folder))
+            yield from sorted(
+                name[:-5] for name in names if _HASH.fullmatch(name[:-5]) and name[-5:] == ".refs" and name[:-5] not in names
+            )
+
+
+def _folders(cache: Path) -> list[str]:
+    if not is_store(cache):
+        return []
+    with os.scandir(cache / SHARED) as prefixes:
+        return sorted(prefix.path for prefix in prefixes if len(prefix.name) == 2 and prefix.is_dir(follow_symlinks=False))
 
 
 def hash_behind(blob: str, target: str, cache: str) -> str | None:
@@ -121,13 +134,17 @@ def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size
 def sweep(cache: Path, xet_hash: str) -> int:
     """Remove an entry that no link leads to any more; returns the bytes freed.
 
-    Where its list of links is missing or cannot be read nothing is removed; lines that no longer hold are taken out of it.
+    Where its list of links is missing or cannot be read nothing is removed; lines that no longer hold are taken out of it. A
+    list that has lost its entry goes, too.
     """
     entry, manifest = entry_path(cache, xet_hash), _beside(cache, xet_hash, "refs")
     if not _HASH.fullmatch(xet_hash) or not is_store(cache):
         return 0
     with suppress(OSError), courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
         links = references(cache, xet_hash)
+        if links == () and not os.path.lexists(entry):
+            os.unlink(manifest)
+            return 0
         if links is None or not stat.S_ISREG(os.lstat(entry).st_mode):
             return 0
         if links:

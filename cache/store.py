@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Cache:
     """A cache, by default the one that the environment names (HF_HUB_CACHE, HF_HOME).
 
-    Repositories are named as on the command line: "org/name", "org/name@revision", "datasets/org/name". Removing is planned
-    first: look at the plan, then `carry_out` it.
+    Repositories are named as on the command line: "org/name", "org/name@revision", "datasets/org/name". What would be removed
+    can be looked at first. What `verify` finds is mended by `Hub.repair`, which may have to fetch it.
 
         cache = Cache()
-        plan = cache.plan_gc(Policy(max_size=200 << 30))
-        print(plan.freed, cache.carry_out(plan).freed)
+        print(cache.plan_gc(Policy(max_size=200 << 30)).freed)
+        cache.gc(Policy(max_size=200 << 30))
 
     Errors are those of `hubclient.errors`: UsageError for what is not in the cache, EnvironmentFault for what the system refuses.
     """
@@ -123,6 +123,18 @@ class Cache:
 
         asked, found = _asked(source), self.contents()
         return plan_rm(found, asked.repo, asked.given, asked.file, live=live_pulls(found))
+
+    def gc(self, policy: Policy) -> Removed:
+        """Keep the cache within bounds: `plan_gc`, carried out."""
+        return self.carry_out(self.plan_gc(policy))
+
+    def prune(self, *, grace: float | None = None) -> Removed:
+        """Remove what is of no use to anybody: `plan_prune`, carried out."""
+        return self.carry_out(self.plan_prune(grace=grace))
+
+    def rm(self, source: str | Asked) -> Removed:
+        """Remove a repository, a revision, or a file of it: `plan_rm`, carried out."""
+        return self.carry_out(self.plan_rm(source))
 
     def carry_out(self, plan: RemovalPlan, *, progress: Callable[[int], None] | None = None) -> Removed:
         """Remove what a plan says, as far as the disk still allows it."""

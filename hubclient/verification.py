@@ -121,7 +121,6 @@ def verify(
     quantised by: its bytes can be held against nothing without it.
     Raises what opening them raises (SourceMissing, UnsupportedFormat, UnsupportedArchitecture, DamagedInput).
     """
-
     tested, reference = _opened(path), _opened(against)
     model = _packed_alike(reference.model, tested)
     parts, uncompared = _parts(tested, model)

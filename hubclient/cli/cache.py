@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hubclient.cache.store import Cache
-from hubclient.cli.options import SIZE, as_json, console, human, print_json, printable, progress_bar
+from hubclient.cli.options import SIZE, as_json, console, counted, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
     from hubclient.cache.model import CachedRepo
@@ -81,7 +81,7 @@ def ls(store: Cache, filters: tuple[str, ...], sort: str, limit: int | None, as_
         return
     _print_columns(("repository", "size", "files", "last used", "refs", ""), [_line(row) for row in rows])
     click.echo(
-        f"{_count(len(rows), 'repository')}, {human(sum(row.size for row in rows))} in {printable(str(store.path))}", err=True
+        f"{counted(len(rows), 'repository')}, {human(sum(row.size for row in rows))} in {printable(str(store.path))}", err=True
     )
 
 
@@ -105,16 +105,20 @@ def stats(store: Cache, as_json: bool) -> None:
         print_json(found.as_json())
         return
     rows = [
-        ("on the disk", human(found.size), f"{_count(found.repositories, 'repository')}, {_count(found.revisions, 'revision')}"),
-        *((f"  {name}", human(share.size), _count(share.count, "file")) for name, share in sorted(found.formats.items())),
-        ("in several repositories", human(found.duplicates.size), f"{_count(found.duplicates.count, 'further copy')}"),
-        ("shared store", human(found.shared.size), _count(found.shared.count, "file")),
-        ("unfinished downloads", human(found.incomplete.size), _count(found.incomplete.count, "file")),
-        ("without branch or tag", human(found.unreferenced.size), _count(found.unreferenced.count, "revision")),
+        (
+            "on the disk",
+            human(found.size),
+            f"{counted(found.repositories, 'repository')}, {counted(found.revisions, 'revision')}",
+        ),
+        *((f"  {name}", human(share.size), counted(share.count, "file")) for name, share in sorted(found.formats.items())),
+        ("in several repositories", human(found.duplicates.size), f"{counted(found.duplicates.count, 'further copy')}"),
+        ("shared store", human(found.shared.size), counted(found.shared.count, "file")),
+        ("unfinished downloads", human(found.incomplete.size), counted(found.incomplete.count, "file")),
+        ("without branch or tag", human(found.unreferenced.size), counted(found.unreferenced.count, "revision")),
         ("`prune` would free", human(found.reclaimable), ""),
-        ("verified, unchanged since", human(found.verified.size), _count(found.verified.count, "file")),
-        ("pinned", "", _count(found.pinned, "repository")),
-        ("cannot be used", "", _count(found.faults, "file")),
+        ("verified, unchanged since", human(found.verified.size), counted(found.verified.count, "file")),
+        ("pinned", "", counted(found.pinned, "repository")),
+        ("cannot be used", "", counted(found.faults, "file")),
     ]
     _print_columns(("", "size", ""), [row for row in rows if row[0].startswith(("on", " ", "`")) or not _is_nothing(row)])
 
@@ -137,11 +141,11 @@ def verify(ctx: click.Context, store: Cache, sources: tuple[str, ...], jobs: int
             click.echo(printable(f"{'' if finding.is_failure else 'note: '}{finding}"), err=not finding.is_failure)
         before = f", {found.skipped:,} of them by the run that was interrupted" if found.skipped else ""
         wrong = (
-            f"{_count(len(found.failures), 'fault')}; `hubclient cache repair` mends what it can"
+            f"{counted(len(found.failures), 'fault')}; `hubclient cache repair` mends what it can"
             if not found.ok
             else "all intact"
         )
-        click.echo(f"{_count(found.checked, 'file')} verified{before}: {wrong}", err=True)
+        click.echo(f"{counted(found.checked, 'file')} verified{before}: {wrong}", err=True)
     ctx.exit(0 if found.ok else 1)
 
 
@@ -167,7 +171,7 @@ def repair(ctx: click.Context, store: Cache, sources: tuple[str, ...], offline: 
                 click.echo(printable(f"{what}: {finding.name}"))
         for left in found.left:
             click.echo(printable(f"left: {left}" + (f" ({left.hint})" if left.hint else "")), err=True)
-        click.echo(f"{_count(len(found.mended) + len(found.fetched), 'fault')} mended, {len(found.left)} left", err=True)
+        click.echo(f"{counted(len(found.mended) + len(found.fetched), 'fault')} mended, {len(found.left)} left", err=True)
     ctx.exit(0 if found.ok else 1)
 
 
@@ -276,15 +280,15 @@ def _print_plan(plan: RemovalPlan) -> None:
     orphans = [blob for blob in plan.blobs if blob.orphan]
     if orphans:
         lines.append(
-            (f"{_count(len(orphans), 'blob')} that no revision shows", human(sum(blob.frees for blob in orphans)), "", "")
+            (f"{counted(len(orphans), 'blob')} that no revision shows", human(sum(blob.frees for blob in orphans)), "", "")
         )
     if plan.debris:
         size = sum(debris.size for debris in plan.debris)
-        lines.append((f"{_count(len(plan.debris), 'leftover')} of unfinished writers", human(size), "", ""))
+        lines.append((f"{counted(len(plan.debris), 'leftover')} of unfinished writers", human(size), "", ""))
     entries = [entry for entry in plan.shared if entry.frees]
     if entries:
         size = sum(entry.frees for entry in entries)
-        lines.append((f"{_count(len(entries), 'file')} of the shared store without a link", human(size), "", ""))
+        lines.append((f"{counted(len(entries), 'file')} of the shared store without a link", human(size), "", ""))
     lines += [(f"{ref.repo} {ref.name}", "", "", f"names {ref.commit[:12]}, which is not here") for ref in plan.refs]
     if lines:
         _print_columns(("goes", "frees", "last used", "why"), lines)
@@ -302,7 +306,7 @@ def _print_plan(plan: RemovalPlan) -> None:
 
 def _print_repo(found: CachedRepo) -> None:
     pinned = f", pinned by {found.pin.by} {found.pin.why}".rstrip() if found.pin else ""
-    click.echo(printable(f"{found.repo}: {human(found.size)}, {_count(len(found.revisions), 'revision')}{pinned}"))
+    click.echo(printable(f"{found.repo}: {human(found.size)}, {counted(len(found.revisions), 'revision')}{pinned}"))
     click.echo(printable(f"  {found.paths.path}"))
     for revision in sorted(found.revisions, key=lambda one: -one.used):
         refs = f" ({', '.join(revision.refs)})" if revision.refs else ""
@@ -323,9 +327,9 @@ def _print_repo(found: CachedRepo) -> None:
 
 def _line(row: RepoSummary) -> tuple[str, ...]:
     marks = ["pinned"] if row.pinned else []
-    marks += [_count(row.faults, "broken file")] if row.faults else []
+    marks += [counted(row.faults, "broken file")] if row.faults else []
     marks += [f"{human(row.incomplete)} unfinished"] if row.incomplete else []
-    marks += [_count(row.revisions, "revision")] if row.revisions != 1 else []
+    marks += [counted(row.revisions, "revision")] if row.revisions != 1 else []
     return str(row.repo), human(row.size), f"{row.files:,}", _ago(row.used), " ".join(row.refs), ", ".join(marks)
 
 
@@ -354,13 +358,8 @@ def _ago(moment: float) -> str:
         return ""
     for unit, length in (("year", 31_536_000), ("month", 2_592_000), ("day", 86_400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
-            return f"{_count(int(seconds // length), unit)} ago"
+            return f"{counted(int(seconds // length), unit)} ago"
     return "just now"
-
-
-def _count(number: int, what: str) -> str:
-    plural = what[:-1] + "ies" if what.endswith(("ry", "py")) else what + "s"
-    return f"{number:,} {what if number == 1 else plural}"
 
 
 def _is_nothing(row: tuple[str, ...]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hubclient.cli.options import as_json, human, print_json, printable, progress_bar
+from hubclient.cli.options import as_json, counted, human, print_json, printable, progress_bar
 from hubclient.cli.pull import exclude, for_target, include, offline
 
 _SHORT = 12  # digits of a commit
@@ -44,7 +44,7 @@ def lock(
         return
     for entry, before in zip(locked.changed, locked.before, strict=True):
         change = f"{before[:_SHORT]} -> {entry.commit[:_SHORT]}" if before else entry.commit[:_SHORT]
-        click.echo(printable(f"{entry.asked}  {change}  {len(entry.files)} files, {human(entry.size)}"))
+        click.echo(printable(f"{entry.asked}  {change}  {counted(len(entry.files), 'file')}, {human(entry.size)}"))
     if not locked.changed:
         click.echo(printable(f"{locked.path}: nothing has changed"))
 

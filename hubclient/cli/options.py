@@ -75,6 +75,12 @@ def human(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 file", "2,000 repositories"."""
+    plural = what[:-1] + "ies" if what.endswith(("ry", "py")) else what + "s"
+    return f"{number:,} {what if number == 1 else plural}"
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout, whatever its encoding: strict JSON, in which NaN and infinities are strings."""
     indent = 2 if sys.stdout.isatty() else None
@@ -140,7 +146,7 @@ def with_weights(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     for origin in filter(lambda origin: origin.headers_only, checkpoint.origins):
         size = human(sum(origin.missing.values()))
-        told = f"{origin.told}: {len(origin.missing)} files ({size}) are downloaded, and stay in {origin.cache}"
+        told = f"{origin.told}: {counted(len(origin.missing), 'file')} ({size}) downloaded, to stay in {origin.cache}"
         click.echo(printable(told), err=True)
     with progress_bar("downloading") as progress:
         return checkpoint.with_weights(progress)

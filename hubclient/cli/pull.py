@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubclient.cli.options import as_json, console, human, print_json, printable, progress_bar
+from hubclient.cli.options import as_json, console, counted, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hubclient.hub.preflight import Preflight
     from hubclient.hub.pull import Pulled
     from hubclient.hub.pullplan import PullPlan
@@ -59,6 +61,10 @@ def pull(
         plan = hub.plan_pull(
             asked, include=include, exclude=exclude, target=target, check=check, told=flights.append, progress=bar, stage=stage
         )
+        if target is None and not include and not exclude and (found := hub.look_ahead(plan, asked.file)):
+            flights.append(found)
+    if not as_json:
+        _print_flights(flights)
     pulled = None
     if not dry_run:
         with progress_bar("downloading") as bar:
@@ -66,13 +72,18 @@ def pull(
     if as_json:
         told = plan.as_json() if pulled is None else pulled.as_json()
         print_json(told | ({"preflight": flights[0].as_json()} if flights else {}))
-        return
-    for line in [line for flight in flights for line in flight.lines()]:
-        click.echo(printable(line), err=True)
-    if pulled is None:
+    elif pulled is None:
         _print_plan(plan)
     else:
         _print_pulled(pulled, asked.file)
+
+
+def _print_flights(flights: Sequence[Preflight]) -> None:
+    """What is known before weights come: all of it where it is about a conversion, else what kind of model it is."""
+    for flight in flights:
+        faults = (f"note: cannot be converted: {flight.fault}",) if flight.fault else ()
+        for line in flight.lines() if flight.target else (flight.summary, *faults):
+            click.echo(printable(line), err=True)
 
 
 def _print_pulled(pulled: Pulled, file: str | None) -> None:
@@ -85,8 +96,8 @@ def _print_pulled(pulled: Pulled, file: str | None) -> None:
 
 
 def _told(pulled: Pulled) -> str:
-    came = f"{len(pulled.fetched)} files, {human(pulled.downloaded)} downloaded"
-    here = f"{len(pulled.reused)} files, {human(pulled.reused_bytes)} were here"
+    came = f"{counted(len(pulled.fetched), 'file')}, {human(pulled.downloaded)} downloaded"
+    here = f"{counted(len(pulled.reused), 'file')}, {human(pulled.reused_bytes)} were here"
     parts = [came] if pulled.fetched else []
     return "; ".join([*parts, here] if pulled.reused or not parts else parts)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubclient.cli.options import as_json, human, print_json, printable, progress_bar
+from hubclient.cli.options import as_json, counted, human, print_json, printable, progress_bar
 from hubclient.cli.pull import exclude, include, offline
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _reading(stack: ExitStack) -> Callable[[int, int], None]:
 
 def _print(pushed: Pushed) -> None:
     made = f"made {pushed.repo} ({'private' if pushed.private else 'public'}); " if pushed.created else ""
-    click.echo(printable(f"{made}{len(pushed.files)} files, {human(pushed.bytes)}"), err=True)
+    click.echo(printable(f"{made}{counted(len(pushed.files), 'file')}, {human(pushed.bytes)}"), err=True)
     for name, why in list(pushed.left_out.items())[:_SHOWN]:
         click.echo(printable(f"left out: {name} ({why})"), err=True)
     if len(pushed.left_out) > _SHOWN:

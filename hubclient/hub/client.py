@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
 from hubclient.cache.layout import default_cache
+from hubclient.errors import DamagedInput, SourceMissing, Unsupported, UsageError
 from hubclient.hub.crew import WORKERS
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ class Hub:
             progress=progress,
             stage=stage,
         )
+
+    def look_ahead(self, plan: PullPlan, file: str | None = None) -> Preflight | None:
+        """What config and headers tell of a model whose weights are to come; None of anything else, and where they tell nothing."""
+        from hubclient.hub.preflight import preflight
+
+        if self.session.offline or not plan.brings_weights:
+            return None
+        try:
+            return preflight(self.session, self.cache, plan.resolved, file=file)
+        except (Unsupported, UsageError, DamagedInput, SourceMissing):  # several models, or none that we read
+            return None
 
     def carry_out(
         self, plan: PullPlan, *, workers: int = WORKERS, progress: Progress | None = None, stage: Stage | None = None

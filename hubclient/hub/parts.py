@@ -39,6 +39,7 @@ LEDGER = ".ledger.incomplete"
 _DATA = ".incomplete"
 _LIMIT = 64 << 20  # bytes of a ledger; a file of 10 TB
 _COPY = 64 << 20
+_PROBE, _PROMPT = 64 << 20, 0.005  # bytes, and the seconds it takes to set them aside where that is a note in a table
 _LINE = re.compile(rb"(\d{1,18}) (\d{1,18}) ([0-9a-f]{8})")
 
 _in_use: set[Path] = set()  # the parts of this process that it writes to
@@ -132,6 +133,25 @@ class Part:
         """Leave what there is to the next download of these bytes, in this process or another one."""
         _in_use.discard(self.path)
 
+    def _begin(self) -> None:
+        """Make the ledger, then the file: bytes without a ledger would be of no use to anybody."""
+        self._write_ledger()
+        try:
+            self._reserve()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _reserve(self) -> None:
+        """Make the file, its space set aside; where that takes writing it all (in memory, on network file systems) only its size."""
+        begun = time.monotonic()
+        create(self.path, b"", min(self.size, _PROBE))
+        if self.size > _PROBE and time.monotonic() - begun < _PROMPT:
+            create(self.path, b"", self.size)
+        elif self.size > _PROBE:
+            with writing(self.path):
+                os.truncate(self.path, self.size)
+
     def _write_ledger(self) -> None:
         head = {"etag": self.etag, "size": self.size, **asdict(Owner.this())}
         with writing(self.ledger):
@@ -186,9 +206,7 @@ def _fill(part: Part, found: list[Found], blobs: Path) -> None:
     adopted = next((other for other in found if other.gone and other.whole and part._take_over(other)), None)
     _check_room(blobs, part.size - (allocated(part.path) if adopted else 0))
     if adopted is None:
-        with writing(part.path):
-            create(part.path, b"", part.size)
-        part._write_ledger()
+        part._begin()
     reach("pull.part-created")
     for other in found:
         if other is not adopted:

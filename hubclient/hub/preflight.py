@@ -73,10 +73,16 @@ class Preflight:
             told = f"{self.asked}: {self.download:,} bytes are to be downloaded, and {self.free:,} are free"
             raise NotEnoughSpace(told, hint="`hubclient cache gc` makes room; HF_HUB_CACHE names another disk")
 
+    @property
+    def summary(self) -> str:
+        """What it is, and what can be made of it."""
+        model = f"{self.architecture} ({self.model_class})" if self.architecture else "of no architecture that is known here"
+        made = f"; converts to {', '.join(self.converts_to)}" if self.converts_to and self.target is None else ""
+        return f"{self.asked} at {self.commit[:12]}: {self.format or 'weights'}, {model}{made}"
+
     def lines(self) -> tuple[str, ...]:
         """For people."""
-        model = f"{self.architecture} ({self.model_class})" if self.architecture else "of no architecture that is known here"
-        told = [f"{self.asked} at {self.commit[:12]}: {self.format or 'weights'}, {model}"]
+        told = [self.summary]
         told.append(
             f"{len(self.files)} files, {self.size:,} bytes; to be downloaded: {len(self.missing)}, {self.download:,} bytes"
         )

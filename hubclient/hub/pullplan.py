@@ -66,6 +66,13 @@ class PullPlan:
         """Bytes that are here already."""
         return distinct_size(self.resolved, (*self.present.shown, *self.present.unshown))
 
+    @property
+    def brings_weights(self) -> bool:
+        """Whether weights of a model are still to come."""
+        return self.resolved.repo.type == "model" and any(
+            name.endswith((".safetensors", ".gguf")) for name in self.present.missing
+        )
+
     def as_json(self) -> dict[str, Any]:
         """For `pull --dry-run --json`."""
         fetch = frozenset(self.present.wanted)
@@ -178,10 +185,14 @@ def refuse_overfull(plan: PullPlan) -> None:
 def missing_offline(resolved: Resolved, present: Present) -> Offline:
     """What to say of files that are not here and cannot be fetched now."""
     missing, damaged = present.missing, present.damaged
-    parts = [f"{len(missing)} not here ({_some(missing)})"] if missing else []
-    parts += [f"{len(damaged)} damaged ({_some(damaged)})"] if damaged else []
-    told = f"of {resolved.asked} (commit {resolved.commit[:12]}) files are {' and '.join(parts)}, and offline was asked for"
+    parts = [f"{_are(len(missing))} not here ({_some(missing)})"] if missing else []
+    parts += [f"{_are(len(damaged))} damaged ({_some(damaged)})"] if damaged else []
+    told = f"{resolved.repo}@{resolved.commit[:12]}: {' and '.join(parts)}, and offline was asked for"
     return Offline(told, present.wanted, hint=f"`hubclient pull {resolved.repo}@{resolved.commit}` fetches what is missing")
+
+
+def _are(count: int) -> str:
+    return "1 file is" if count == 1 else f"{count:,} files are"
 
 
 def unfinished(blobs: Path, sizes: Mapping[str, int]) -> dict[str, list[Found]]:

@@ -109,3 +109,15 @@ def test_a_cache_that_cannot_be_written_forgets_uses_and_refuses_pins(paths: Rep
         notes.write_pin(paths, COMMIT)
     with pytest.raises(EnvironmentFault), notes.active(paths, COMMIT):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_or_a_link_in_the_place_of_a_note_is_none(paths: RepoPaths, tmp_path: Path):
+    for folder in ("active", "digests", "outputs"):
+        (paths.notes / folder).mkdir(parents=True)
+    os.mkfifo(paths.notes / "active" / "x")
+    os.mkfifo(paths.notes / "outputs" / "x.json")
+    (tmp_path / "elsewhere").write_text("sha256 " + "b" * 64)
+    os.symlink(tmp_path / "elsewhere", paths.notes / "digests" / ("c" * 64))
+    assert notes.live(paths) == frozenset() and notes.read_outputs(paths) == ()
+    assert notes.recorded_digest(paths, "c" * 64) is None

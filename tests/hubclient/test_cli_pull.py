@@ -136,7 +136,7 @@ def test_lock_and_sync(hubclient: Shell, server: HubServer):
     assert only_line(hubclient("lock").stdout) == f"org/locked  {first[:12]} -> {second[:12]}  2 files, 2.0 kB"
     assert only_line(hubclient("lock").stdout) == "hubclient.lock: nothing has changed"
     missing = hubclient("sync", "--offline")
-    assert missing.returncode == 5 and "1 not here (config.json)" in missing.stderr
+    assert missing.returncode == 5 and "1 file is not here (config.json)" in missing.stderr
     assert f"`hubclient pull org/locked@{second}`" in missing.stderr
     told = json.loads(hubclient("sync", "--check", "--json").stdout)
     assert told["entries"][0]["fetched"] == ["config.json"] and told["checked"]

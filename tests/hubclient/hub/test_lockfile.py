@@ -128,7 +128,7 @@ def test_offline_the_missing_files_are_named(hub: Hub, server: HubServer, path: 
     commit = server.repo("org/name").commit(FILES)
     hub.lock(["org/name"], path)
     hub.pull("org/name", include=["*.json"])
-    with pytest.raises(Offline, match=r"2 not here \(model.safetensors, onnx/model.onnx\)") as caught:
+    with pytest.raises(Offline, match=r"2 files are not here \(model.safetensors, onnx/model.onnx\)") as caught:
         away(hub).sync(path)
     assert caught.value.missing == ("model.safetensors", "onnx/model.onnx") and commit in str(caught.value.hint)
 
@@ -140,7 +140,7 @@ def test_damage_is_found_by_check_and_mended(hub: Hub, server: HubServer, path: 
     blob.chmod(0o644)
     blob.write_bytes(b"x" * 1000)
     assert not hub.sync(path).pulled[0].fetched
-    with pytest.raises(Offline, match=r"1 damaged \(model.safetensors\)"):
+    with pytest.raises(Offline, match=r"1 file is damaged \(model.safetensors\)"):
         away(hub).sync(path, check=True)
     (pulled,) = hub.sync(path, check=True).pulled
     assert pulled.fetched == ("model.safetensors",) and shown(pulled.snapshot) == FILES

@@ -195,7 +195,7 @@ def test_damage_is_found_and_fetched_again_if_asked(hub: Hub, server: HubServer)
         "model-1.safetensors",
     )
     assert told[-1][0] == told[-1][1] == sum(map(len, FILES.values()))
-    with pytest.raises(Offline, match=r"1 damaged \(model-1.safetensors\)"):
+    with pytest.raises(Offline, match=r"1 file is damaged \(model-1.safetensors\)"):
         Hub(server.endpoint, cache=hub.cache, offline=True).pull("org/name", check=True)
     assert hub.pull("org/name", check=True).fetched == ("model-1.safetensors",)
     assert contents(pulled.snapshot) == FILES
@@ -271,7 +271,7 @@ def test_offline_nothing_is_asked_and_what_is_missing_is_named(hub: Hub, server:
     hub.pull("org/name", exclude=["onnx/", "model-2*"])
     server.clear()
     away = Hub(server.endpoint, cache=hub.cache, offline=True)
-    with pytest.raises(Offline, match=r"2 not here \(model-2.safetensors, onnx/model.onnx\)") as caught:
+    with pytest.raises(Offline, match=r"2 files are not here \(model-2.safetensors, onnx/model.onnx\)") as caught:
         away.pull("org/name")
     assert caught.value.missing == ("model-2.safetensors", "onnx/model.onnx")
     assert caught.value.hint == f"`hubclient pull org/name@{commit}` fetches what is missing"
