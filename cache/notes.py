@@ -84,6 +84,8 @@ def write_pin(paths: RepoPaths, commit: str | None, why: str = "") -> Pin:
 def remove_pin(paths: RepoPaths, commit: str | None) -> bool:
     """Take a pin away; False if there was none. EnvironmentFault if the cache cannot be written."""
     path = paths.notes / "pins" / (commit or ALL)
+    if not is_inside(path, paths.cache):
+        raise DamagedInput("is not the folder that the cache has there, but reached by a link", file=path.parent)
     try:
         path.unlink()
     except FileNotFoundError:
@@ -97,9 +99,12 @@ def mark_used(paths: RepoPaths, commit: str) -> bool:
     """Note that a revision is used now; False where the cache cannot be written."""
     path = paths.notes / "used" / commit
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o666)
-    except OSError:
+        make_folder(path.parent, paths.cache)
+        try:
+            os.utime(path, follow_symlinks=False)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # which follows no link
+    except (OSError, DamagedInput, NotImplementedError):
         return False
     return True
 
@@ -117,7 +122,7 @@ def record_digest(paths: RepoPaths, blob: str, digest: Digest) -> bool:
     """Keep the digest of a blob whose name is none; False where the cache cannot be written."""
     try:
         _put(paths.notes / "digests" / _file_name(blob), f"{digest.algorithm} {digest.hex}\n".encode())
-    except OSError:
+    except (OSError, DamagedInput):
         return False
     return True
 
@@ -142,7 +147,7 @@ def record_output(paths: RepoPaths, output: Output) -> bool:
     name = hashlib.sha256(output.path.encode(errors="surrogateescape")).hexdigest()[:32]
     try:
         _put(paths.notes / "outputs" / f"{name}.json", _json(asdict(output)))
-    except OSError:
+    except (OSError, DamagedInput):
         return False
     return True
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hubclient.cache.retention import Policy
     from hubclient.cache.store import Cache
     from hubclient.checkpoint import Checkpoint
     from hubclient.formats.gguf.imatrix import read_imatrix
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from hubclient.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["Cache", "Checkpoint", "Hub", "Quantization", "__version__", "place", "read_imatrix", "verify"]
+__all__ = ["Cache", "Checkpoint", "Hub", "Policy", "Quantization", "__version__", "place", "read_imatrix", "verify"]
 
 _HOMES = {
     "Cache": "hubclient.cache.store",
     "Checkpoint": "hubclient.checkpoint",
     "Hub": "hubclient.hub.client",
+    "Policy": "hubclient.cache.retention",
     "Quantization": "hubclient.model",
     "place": "hubclient.placement",
     "read_imatrix": "hubclient.formats.gguf.imatrix",

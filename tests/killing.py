@@ -99,6 +99,7 @@ class Warm:
         with self._lock:
             self._count += 1
             said = self._folder / f"said-{self._count}"
+        said.touch()
         told = {
             "arguments": [str(argument) for argument in arguments],
             "environ": dict(environ or {}),

@@ -74,7 +74,10 @@ def _taking_offline(command: click.Command) -> click.Command:
 )
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
-    """Turn model checkpoints into the layout the next program wants: safetensors, GGUF or MLX, in every direction, exactly."""
+    """Turn model checkpoints into the layout the next program wants: safetensors, GGUF or MLX, in every direction, exactly.
+
+    Fetch them from the Hugging Face Hub, and look after those on this machine.
+    """
     ctx.obj = {"debug": debug}
 
 

@@ -1,4 +1,6 @@
-"""The digest of a file that is being written: what is complete from its beginning on is read back and hashed, in a thread of its own."""
+"""The digest of a file that is being written, in a thread of its own: pieces that come in order are hashed as they come, what is
+complete from the file's beginning on otherwise is read back.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from hubclient.cache.digests import Digest
 from hubclient.disk import writing
 
 _CHUNK = 1 << 20
+_QUEUED = 4 << 20  # bytes of pieces that wait; when it is full the file is read instead
 
 
 class Follower:
@@ -19,16 +22,20 @@ class Follower:
         self._size = size
         self._hasher = digest.hasher(size)
         self._changed = threading.Condition()
-        self._ready = self._done = 0
+        self._ready = self._claimed = self._done = 0  # bytes from the beginning: there, in hand or in pieces, hashed
+        self._pieces: list[bytes] = []
         self._ended = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="hash", daemon=True)
         self._thread.start()
 
-    def advance(self, prefix: int) -> None:
-        """The first `prefix` bytes are there."""
+    def advance(self, prefix: int, place: int = -1, piece: bytes = b"") -> None:
+        """The first `prefix` bytes are there; `piece` has just been written at `place`."""
         with self._changed:
             self._ready = prefix
+            if place == self._claimed and place - self._done < _QUEUED:
+                self._pieces.append(piece)
+                self._claimed += len(piece)
             if prefix - self._done >= _CHUNK or prefix == self._size:
                 self._changed.notify()
 
@@ -55,17 +62,33 @@ class Follower:
     def _hash(self) -> None:
         view = memoryview(bytearray(_CHUNK))
         with writing(self._path), open(self._path, "rb", buffering=0) as file:
-            while self._done < self._size and (ready := self._wait()):
-                while self._done < ready and not self._ended:
-                    count = file.readinto(view[: ready - self._done])
+            while self._done < self._size and self._await():
+                pieces, stop = self._claim()
+                for piece in pieces:
+                    self._count(piece)
+                if self._done < stop:
+                    file.seek(self._done)
+                while self._done < stop and not self._ended:
+                    count = file.readinto(view[: stop - self._done])
                     if not count:
                         raise OSError(f"{self._path.name} is shorter than what was written")
-                    self._hasher.update(view[:count])
-                    self._done += count
+                    self._count(view[:count])
 
-    def _wait(self) -> int:
-        """How much is there to hash; 0 to give up."""
+    def _count(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
+        self._done += len(data)
+
+    def _await(self) -> bool:
+        """Wait until there is enough to hash; False to give up."""
         with self._changed:
             while not self._ended and self._ready < self._size and self._ready - self._done < _CHUNK:
                 self._changed.wait()
-            return 0 if self._ended else self._ready
+            return not self._ended
+
+    def _claim(self) -> tuple[list[bytes], int]:
+        """The pieces that wait; if there are none, up to where the file is to be read."""
+        with self._changed:
+            pieces, self._pieces = self._pieces, []
+            if not pieces:
+                self._claimed = self._ready
+            return pieces, self._claimed if not pieces else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 STEP = 8 << 20  # bytes between two lines of the ledger: what a killed run loses at most, for each connection
 _PARALLEL = 64 << 20  # bytes missing, from which on several connections are worth it
 _HASTE = 0.5  # seconds that others have to end after an interrupt; a silent server would take longer
+_TRIAL, _FAST = 0.25, 300e6  # after so many seconds, one connection that brings less than so many bytes a second gets help
 _SEGMENT = (32 << 20, 256 << 20)  # bytes of a request, least and most
 
 
@@ -133,6 +135,7 @@ class _Round:
         self._lock = threading.Lock()
         self._failed: BaseException | None = None
         self._helpers: list[threading.Thread] = []
+        self._begun = time.monotonic()
         holes = self._have.holes(0, self.part.size)
         missing = self.part.size - self._have.total
         self._todo = deque(holes if fetching.plain else segments(holes, min(max(missing // 16, _SEGMENT[0]), _SEGMENT[1])))
@@ -164,16 +167,21 @@ class _Round:
             self._fetch(*segment)
 
     def _next(self) -> tuple[int, int] | None:
-        """The next segment to fetch; the rest gets another thread if a connection is free."""
+        """The next segment to fetch."""
         self.whole.connections.check()
         with self._lock:
             if self._failed or not self._todo:
                 return None
-            segment = self._todo.popleft()
-            if self._todo and len(self._helpers) + 1 < self._most and self.whole.connections.spare():
+            return self._todo.popleft()
+
+    def _widen(self) -> None:
+        """Let another connection help, if one is free and this is a slow one: near by, one is as fast as several."""
+        with self._lock:
+            elapsed = time.monotonic() - self._begun
+            slow = elapsed > _TRIAL and self.received < _FAST * elapsed
+            if slow and self._todo and len(self._helpers) + 1 < self._most and self.whole.connections.spare():
                 self._helpers.append(threading.Thread(target=self._help, name="range", daemon=True))
                 self._helpers[-1].start()
-            return segment
 
     def _help(self) -> None:
         try:
@@ -206,7 +214,8 @@ class _Round:
                 with self._lock:
                     self._have.add(place, writer.place)
                     self.received += len(piece)
-                    self._follower.advance(self._have.prefix)
+                    self._follower.advance(self._have.prefix, place, piece)
+                self._widen()
                 self.whole.progress(len(piece), fetched=True)
                 if self._failed is not None:
                     return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -66,6 +67,8 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(large, "STEP", 1 << 18)
     monkeypatch.setattr(large, "_PARALLEL", 1 << 20)
     monkeypatch.setattr(large, "_SEGMENT", (1 << 20, 1 << 20))
+    monkeypatch.setattr(large, "_TRIAL", 0.0)
+    monkeypatch.setattr(large, "_FAST", math.inf)
 
 
 class Getting:
@@ -550,7 +553,7 @@ from hubclient.cache.trees import TreeEntry
 from hubclient.hub import large
 from hubclient.hub.session import Session
 from hubclient.hub.transfer import fetch
-large.STEP, large._PARALLEL, large._SEGMENT = 1 << 18, 1 << 20, (1 << 20, 1 << 20)
+large.STEP, large._PARALLEL, large._SEGMENT, large._TRIAL, large._FAST = 1 << 18, 1 << 20, (1 << 20, 1 << 20), 0, 1e99
 endpoint, cache, commit, size, blob, sha256 = sys.argv[1:]
 fetch(Session.of(endpoint, False), RepoPaths(Path(cache), RepoId("org/name")), commit, "a/file.bin", TreeEntry(int(size), blob, sha256))
 """

@@ -1,0 +1,120 @@
+"""Ten processes pull the same and different repositories while others collect: whatever locks do, nothing is ever half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crowding import NO_LOCKS
+from hubserver import HubProcess
+from killing import Warm
+from soundness import Seen, faults, leftovers
+
+SECONDS = float(os.environ.get("HUBCLIENT_CROWD_SECONDS", "4"))  # of each crowd
+
+Sources = dict[str, dict[str, str]]  # files' sha256 by name, by org/name@commit
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    with HubProcess(tmp_path_factory.mktemp("served")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def sources(hub: HubProcess) -> Sources:
+    """Repositories with revisions that share blobs; files of some bytes, and of some megabytes, one in all repositories."""
+    chance = random.Random(3)
+    everywhere, found = chance.randbytes(3 << 20), {}
+    for name in ("org/one", "org/two", "org/three"):
+        files: dict[str, bytes] = {f"part/{number}.txt": b"%d %s" % (number, name.encode()) for number in range(6)}
+        files |= {"everywhere.safetensors": everywhere, "same.safetensors": chance.randbytes(5 << 20)}
+        for revision in range(3):
+            files |= {"config.json": b'{"v": %d}' % revision, "own.safetensors": chance.randbytes(2500 << 10)}
+            commit = hub.commit(name, files, branch="main" if revision else "old")
+            found[f"{name}@{commit if revision == 1 else 'main' if revision else 'old'}"] = _digests(files)
+    return found
+
+
+def _digests(files: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+@pytest.mark.parametrize("locks", ["locks", "no locks"])
+@pytest.mark.parametrize("others", ["hubclient alone", "huggingface_hub too"])
+def test_a_crowd(locks: str, others: str, hub: HubProcess, sources: Sources, tmp_path: Path) -> None:
+    strangers = 2 if others != "hubclient alone" else 0
+    calls = ["crowding:pulling"] * (10 - strangers) + ["crowding:downloading"] * strangers + ["crowding:collecting"] * 2
+    cache, notes = tmp_path / "cache", tmp_path / "notes"
+    notes.mkdir()
+    told = {
+        "endpoint": hub.endpoint,
+        "cache": str(cache),
+        "notes": str(notes),
+        "sources": sources,
+        "limit": 12 << 20,
+        "grace": 1.0 if strangers else 0.0,
+        "until": time.time() + SECONDS,
+    }
+    (tmp_path / "setting").write_text(json.dumps(told))
+    environ = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
+    with Warm(environ, tmp_path, NO_LOCKS if locks == "no locks" else "") as warm:
+        running = [warm.start(str(tmp_path / "setting"), str(number), call=call) for number, call in enumerate(calls)]
+        seen: Seen = set()
+        sampled = _sampled(cache, seen, told["until"])
+        ended = [warm.wait(process) for process in running]
+        assert [done for done in ended if done.status or done.out] == []
+        done = [
+            [json.loads(line) for line in (notes / f"{number}.jsonl").read_text().splitlines()] for number in range(len(calls))
+        ]
+        _judge(calls, done)
+        assert [fault for fault in sampled if not (strangers and _early(fault))] == []
+        environ = {"HF_HUB_CACHE": str(cache), "HF_ENDPOINT": hub.endpoint}
+        _still_of_use(warm, environ, cache, sources)
+
+
+def _sampled(cache: Path, seen: Seen, until: float) -> list[str]:
+    """What was wrong at any moment that we looked."""
+    found: dict[str, None] = {}
+    while time.time() < until:
+        found |= dict.fromkeys(faults(cache, seen))
+    return [*found]
+
+
+def _early(fault: str) -> bool:
+    """Whether it is of huggingface_hub's own making: it writes the ref before the snapshot."""
+    return "names a snapshot that is not here" in fault
+
+
+def _judge(calls: list[str], done: list[list[dict[str, Any]]]) -> None:
+    """Nobody failed, nobody was lied to, and everybody had something to do."""
+    for call, lines in zip(calls, done, strict=True):
+        for line in lines:
+            assert line["did"] != "failed", f"{call}: {line['error']}\n{line['trace']}"
+            assert not line.get("wrong"), f"{call}: {line}"
+        assert lines, call
+    counts = Counter(line["did"] for lines in done for line in lines)
+    assert counts["pulled"] > 10 and counts["collected"] > 2
+    assert sum(line.get("removed", 0) for lines in done for line in lines) > 0
+
+
+def _still_of_use(warm: Warm, environ: dict[str, str], cache: Path, sources: Sources) -> None:
+    """What they have left is whole, can be cleared of all that is of no use, and pulled into."""
+    pruned = warm.run("cache", "prune", "--grace", "0s", "--yes", environ=environ)
+    assert pruned.status == 0, pruned.out
+    assert faults(cache) == [] and leftovers(cache) == []
+    for source, digests in sources.items():
+        pulled = warm.run("pull", source, environ=environ)
+        assert pulled.status == 0, pulled.out
+        snapshot = Path(pulled.out.splitlines()[-1])
+        assert _digests({name: (snapshot / name).read_bytes() for name in digests}) == digests
+    shutil.rmtree(cache)
