@@ -13,7 +13,7 @@ from hubclient.cache.plans import Debris, Kept, PlannedBlob, Removal, RemovalPla
 # Kinds of leftovers that go once they are older than the grace (trash and dead writers' notes at once), and those that go with what they lie beside.
 _STALE = ("incomplete", "ledger", "list", "temporary", "trash", "writer")
 _AT_ONCE = ("trash", "writer")
-_PASSING = ("etag", "lock")
+_PASSING = ("etag", "lock", "ref")
 
 Tidy = Collection[RepoId] | None  # repositories in which all that is of no use goes; None: everywhere
 
@@ -93,7 +93,7 @@ def _debris(view: View, holdings: Holdings, chosen: Iterable[Choice], tidy: Tidy
         owner = repo.repo if repo is not None else None
         folder, _, name = left.path.rpartition("/")
         beside = left.kind == "etag" and owner is not None and (owner, name.removesuffix(".etag")) in holdings.gone
-        needed = repo is not None and view.writing(repo).needs(name.partition(".")[0])
+        needed = repo is not None and view.writing(repo).needs_left(name, left.kind)
         if beside or "/".join(folder.split("/")[:3]) in gone:
             debris.append(Debris(left.path, left.kind, left.size, owner))
         elif not _tidied(owner, tidy) or not (left.kind in _STALE or (left.kind == "lock" and owner is None)):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hubclient.cache import notes
 from hubclient.cache.account import Account
+from hubclient.cache.inside import is_inside, text_inside
 from hubclient.cache.keeping import ago, shield
-from hubclient.cache.lastlook import dangling, forget_dead, modified, newest_folder, ref_text, remove_empty, writing_in
+from hubclient.cache.lastlook import dangling, forget_dead, modified, newest_folder, remove_empty, writing_in
 from hubclient.cache.layout import LOCKS, RepoId, RepoPaths, is_commit
 from hubclient.cache.model import CachedRevision
 from hubclient.cache.placing import courtesy_lock, make_folder, write_ref
@@ -25,7 +26,7 @@ from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
 
 _PASSING = frozenset(
-    ["incomplete", "ledger", "temporary", "etag", "lock", "trash", "writer"]
+    ["incomplete", "ledger", "temporary", "etag", "lock", "trash", "writer", "ref"]
 )  # leftovers that go with their repository
 
 
@@ -36,13 +37,15 @@ class Clearing:
         self.paths = RepoPaths(plan.cache, repo)
         self.hidden: dict[str, Path] = {}  # blobs in the trash, by name
         self._plan, self._repo, self._account = plan, repo, account
+        places = (self.paths.path, self.paths.blobs, self.paths.snapshots, self.paths.refs)
+        self._changed = max(filter(None, map(modified, places)), default=0.0)
         self._trash = Trash(self.paths.notes / "trash", plan.cache)
         self._whole: Trash | None = None
+        with suppress(OSError, DamagedInput):  # where it cannot be shown nothing can be removed
+            self._trash.show()
         self._found = scan_repo(plan.cache, repo)
         self._writing = writing_in(self.paths)
         self._removals = [removal for removal in plan.removals if removal.repo == repo]
-        places = (self.paths.path, self.paths.blobs, self.paths.snapshots, self.paths.refs)
-        self._changed = max(filter(None, map(modified, places)), default=0.0)
 
     def hide(self) -> None:
         """Take everything out of sight that still may go."""
@@ -81,11 +84,13 @@ class Clearing:
                 account.gained(unlink(path))
                 account.blobs += 1
                 reach("gc.blob-removed")
+        if not notes.live(self.paths):
+            self._remove_empty_folders()
         with account.attempt(str(self._repo)):
             self._trash.empty(account.gained)
             reach("gc.trash-emptied")
         forget_dead(self.paths)
-        self._remove_empty_folders()
+        self._remove_empty_repository()
 
     def close(self) -> None:
         """Leave what is left to the next removal."""
@@ -108,12 +113,13 @@ class Clearing:
             self._whole = None
             return False
         reach("gc.repo-trashed")
-        if notes.live(RepoPaths(folder.parent, self._repo)) and not os.path.lexists(self.paths.path):
-            os.rename(folder, self.paths.path)
-            trash.close()
-            self._whole = None
-            self._account.keep(str(self._repo), "is being pulled right now")
-            return True
+        if notes.live(RepoPaths(folder.parent, self._repo)):
+            with suppress(OSError):  # it has been begun anew already
+                os.rename(folder, self.paths.path)
+                trash.close()
+                self._whole = None
+                self._account.keep(str(self._repo), "is being pulled right now")
+                return True
         account = self._account
         account.repos.append(self._repo)
         account.removals += self._removals
@@ -193,12 +199,17 @@ class Clearing:
 
     def _remove_ref(self, name: str, commit: str) -> None:
         path = self.paths.refs.joinpath(*name.split("/"))
-        if ref_text(path) == commit:
-            self._account.gained(unlink(path))
-            reach("gc.ref-removed")
-            with suppress(OSError):
-                for folder in list(path.parents)[: name.count("/")]:
-                    folder.rmdir()
+        if text_inside(path, self._plan.cache) != commit:
+            return
+        hidden = self._trash.take(path, "refs", *name.split("/")[:-1])
+        if text_inside(hidden, self._plan.cache) != commit and not os.path.lexists(path):  # written anew in that moment
+            make_folder(path.parent, self._plan.cache)
+            os.rename(hidden, path)
+            return
+        reach("gc.ref-removed")
+        with suppress(OSError):
+            for folder in list(path.parents)[: name.count("/")]:
+                folder.rmdir()
 
     def _remove_stale(self, ref: StaleRef) -> None:
         path = self.paths.refs.joinpath(*ref.name.split("/"))
@@ -211,15 +222,16 @@ class Clearing:
 
     def _forget(self, trash: Path) -> None:
         """Remove what was kept beside the revisions and blobs in the trash: before those go, so that a killed removal is completed."""
-        for name in _names(trash / "blobs"):
+        for name in _names(trash / "blobs", self._plan.cache):
             if not os.path.lexists(self.paths.blobs / name):
                 notes.forget_digest(self.paths, name)
-        for commit in filter(is_commit, _names(trash / "snapshots")):
+        for commit in filter(is_commit, _names(trash / "snapshots", self._plan.cache)):
             if os.path.lexists(self.paths.snapshot(commit)) or commit in notes.live(self.paths):
                 continue
             for path in (self.paths.tree(commit), self.paths.no_exist(commit)):
                 with suppress(FileNotFoundError):
-                    erase(path, self._account.gained)
+                    if is_inside(path, self._plan.cache):
+                        erase(path, self._account.gained)
             for folder, _, names in os.walk(trash / "snapshots" / commit):
                 for path in (Path(folder, name) for name in names if not os.path.islink(os.path.join(folder, name))):
                     notes.forget_digest(self.paths, path.relative_to(trash).as_posix())
@@ -257,7 +269,7 @@ class Clearing:
 
     def _put_back_blobs(self, folder: Path) -> list[str]:
         """Put blobs back from the trash that a snapshot shows by now, or a running pull may be about to show; their names."""
-        names = _names(folder)
+        names = _names(folder, self._plan.cache)
         if not names:
             return []
         found, writing = scan_repo(self._plan.cache, self._repo), writing_in(self.paths)
@@ -275,7 +287,6 @@ class Clearing:
 
     def _remove_debris(self, debris: Debris) -> None:
         path = self._plan.cache.joinpath(*debris.path.split("/"))
-        etag = path.name.partition(".")[0]
         if debris.kind == "trash":
             self._finish_other(path)
         elif debris.kind == "writer":
@@ -286,7 +297,7 @@ class Clearing:
             return
         elif debris.kind != "etag" and self._is_fresh(os.lstat(path).st_mtime):
             self._account.keep(debris.path, "was written a short while ago")
-        elif self._writing.needs(etag) or self._is_busy(debris.path):
+        elif self._writing.needs_left(path.name, debris.kind) or self._is_busy(debris.path):
             self._account.keep(debris.path, "may be needed by a running pull")
         else:
             self._account.gained(unlink(path))
@@ -303,13 +314,25 @@ class Clearing:
         self._account.debris += 1
 
     def _remove_empty_folders(self) -> None:
-        """Empty folders go, in the end the repository's own; but not while somebody may just have made them."""
-        for folder in (self.paths.notes, self.paths.path / ".no_exist", self.paths.path / "trees"):
+        """Empty folders go, but not while somebody may just have made them."""
+        for folder in (self.paths.path / ".no_exist", self.paths.path / "trees"):
             remove_empty(folder)
+        if not self._is_fresh(self._changed):
+            remove_empty(self.paths.refs)
+            remove_empty(self.paths.blobs)
+
+    def _remove_empty_repository(self) -> None:
+        """The last folders, if nothing is in them; of whoever begins to write just now there is a note in one."""
+        for name in set(_names(self.paths.notes, self._plan.cache)) - {"trash"}:
+            remove_empty(self.paths.notes / name)
+        with suppress(OSError):
+            if os.path.lexists(
+                self.paths.notes / "trash"
+            ):  # other removals show themselves in it, by folders that are empty at first
+                (self.paths.notes / "trash").rmdir()
+            self.paths.notes.rmdir()
         if self._is_fresh(self._changed):
             return
-        remove_empty(self.paths.refs)
-        remove_empty(self.paths.blobs)
         with suppress(OSError):
             if os.listdir(self.paths.path) == [
                 "snapshots"
@@ -347,9 +370,9 @@ class Clearing:
             return not held
 
 
-def _names(folder: Path) -> list[str]:
-    """What is in a folder, in the trash or not; nothing if it is not there."""
+def _names(folder: Path, cache: Path) -> list[str]:
+    """What is in a folder, in the trash or not; nothing if it is not there, or reached by a link."""
     try:
-        return sorted(os.listdir(folder))
+        return sorted(os.listdir(folder)) if is_inside(folder / "any", cache) else []
     except (FileNotFoundError, NotADirectoryError):
         return []

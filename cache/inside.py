@@ -15,16 +15,17 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO} 
 
 
 def is_inside(path: Path, cache: Path) -> bool:
-    """Whether nothing between the cache and `path` is a link or a file; `path` itself may be anything, or not be there."""
+    """Whether nothing between the cache and `path` is a link or a file; `path` itself may be anything, or not be there.
+
+    What cannot be looked at is not in the way: the system will say so to whoever tries.
+    """
     place = os.fspath(cache)
     for part in path.relative_to(cache).parts[:-1]:
         place = os.path.join(place, part)
         try:
             state = os.lstat(place)
-        except FileNotFoundError:
-            return True
         except OSError:
-            return False
+            return True
         if not stat.S_ISDIR(state.st_mode):
             return False
     return True
@@ -49,8 +50,13 @@ def read_inside(path: Path, cache: Path, limit: int) -> bytes | None:
         if error.errno in _ABSENT:
             return None
         raise
-    with open(descriptor, "rb") as file:
-        return file.read(limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def text_inside(path: Path, cache: Path) -> str | None:

@@ -25,6 +25,10 @@ class Writing:
         """Whether a blob may be about to be shown."""
         return bool(self.commits) and (self.blobs is None or blob in self.blobs)
 
+    def needs_left(self, name: str, kind: str) -> bool:
+        """Whether a leftover of that name and kind may be none."""
+        return bool(self.commits) if kind == "temporary" else self.needs(name.partition(".")[0])
+
 
 NOTHING = Writing()
 Live = Mapping[RepoId, Writing]

@@ -50,7 +50,9 @@ def dangling(repo: CachedRepo) -> set[str]:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder's empty folders, and itself if it is one."""
+    """Remove a folder's empty folders, and itself if it is one; a link is none."""
+    if folder.is_symlink():
+        return
     with suppress(OSError):
         folders = [place for place, _, _ in os.walk(folder)]
         for place in reversed(folders):
@@ -69,12 +71,3 @@ def modified(path: Path) -> float | None:
 def newest_folder(path: Path) -> float:
     """When entries were last made in a folder, or in those below."""
     return max((modified(Path(place)) or 0.0 for place, _, _ in os.walk(path)), default=0.0)
-
-
-def ref_text(path: Path) -> str | None:
-    """What a ref's file holds, without blanks around it; None if it is not there. OSError."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode("ascii", "replace").strip()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None

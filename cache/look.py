@@ -162,6 +162,10 @@ class _Eye:
                 self._refs[name] = commit
             else:
                 self._reader.warn(where, "names no commit")
+                self._left(entry.path, where, "ref")
+        for folder in self._reader.unread:
+            if folder.startswith(f"{self._folder}/refs"):
+                self._left(f"{self._cache}/{folder}", folder, "ref")
 
     def _read_trees(self, commits: Mapping[str, object]) -> dict[str, int]:
         """How many files each commit has; whether the lists are sane is for `trees.read_tree` to say."""

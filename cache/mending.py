@@ -21,7 +21,7 @@ from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.model import CacheContents
 from hubclient.cache.placing import make_folder, place_blob, show_file, storing
 from hubclient.cache.scan import scan_cache
-from hubclient.cache.sharedstore import entry_path, link_from_store, replace_entry
+from hubclient.cache.sharedstore import bytes_behind, entry_path, link_from_store, replace_entry
 from hubclient.cache.trees import TreeEntry, read_tree
 from hubclient.errors import DamagedInput
 from hubclient.ground.faultpoints import reach
@@ -71,16 +71,18 @@ def repair_locally(cache: Path, finding: Finding, copies: Copies | None = None) 
         return _blob(paths, finding, digest, copies) and show_again(paths, finding, paths.blob(digest.hex))
     path = paths.path / finding.blob if "/" in finding.blob else paths.blob(finding.blob)
     if "/" in finding.blob:
-        if not holds(path, digest) and holds(paths.blob(digest.hex), digest):
+        if not holds(path, digest, paths.cache) and holds(paths.blob(digest.hex), digest, paths.cache):
             return show_again(paths, finding, paths.blob(digest.hex))
-        return holds(path, digest) or _replace(paths, path, finding, digest, copies)
-    mended = _mend_entry(paths, path, finding, digest) if holds(path, digest) else _replace(paths, path, finding, digest, copies)
+        return holds(path, digest, paths.cache) or _replace(paths, path, finding, digest, copies)
+    whole = holds(path, digest, paths.cache)
+    mended = _mend_entry(paths, path, finding, digest) if whole else _replace(paths, path, finding, digest, copies)
     return mended and show_again(paths, finding, path)
 
 
 def _mend_entry(paths: RepoPaths, blob: Path, finding: Finding, digest: Digest) -> bool:
     """The repository has intact bytes of its own by now: let the shared store have them too, whose entry was bad."""
-    if finding.shared is not None and not blob.is_symlink() and not holds(entry_path(paths.cache, finding.shared), digest):
+    cache = paths.cache
+    if finding.shared is not None and not blob.is_symlink() and not holds(entry_path(cache, finding.shared), digest, cache):
         part = _copied(paths, str(blob), digest)
         if part is not None and not _replaced_entry(paths.cache, finding.shared, part):
             part.unlink()
@@ -100,10 +102,11 @@ def show_again(paths: RepoPaths, finding: Finding, blob: Path) -> bool:
     return True
 
 
-def holds(path: Path | str, digest: Digest) -> bool:
-    """Whether a file is there and holds the right bytes. They are read."""
+def holds(path: Path | str, digest: Digest, cache: Path) -> bool:
+    """Whether a file of the cache is there and holds the right bytes. They are read; a link that leads elsewhere is no such file."""
     try:
-        return os.path.isfile(path) and digest_file(path, digest.algorithm) == digest
+        place = bytes_behind(path, cache)
+        return place is not None and digest_file(place, digest.algorithm) == digest
     except OSError:
         return False
 
@@ -119,7 +122,7 @@ def entries_of(paths: RepoPaths, finding: Finding) -> Iterator[TreeEntry]:
 def _blob(paths: RepoPaths, finding: Finding, digest: Digest, copies: Copies) -> bool:
     """See to it that the repository has the bytes, under their name."""
     blob = paths.blob(digest.hex)
-    return holds(blob, digest) or _replace(paths, blob, finding, digest, copies)
+    return holds(blob, digest, paths.cache) or _replace(paths, blob, finding, digest, copies)
 
 
 def _replace(paths: RepoPaths, path: Path, finding: Finding, digest: Digest, copies: Copies) -> bool:
@@ -127,7 +130,7 @@ def _replace(paths: RepoPaths, path: Path, finding: Finding, digest: Digest, cop
     seen = {_inode(path), None}
     for source in copies.of(finding, digest):
         inode = _inode(source)
-        if inode in seen or not holds(source, digest):
+        if inode in seen or not holds(source, digest, paths.cache):
             seen.add(inode)
             continue
         part = _copied(paths, source, digest)

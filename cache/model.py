@@ -44,8 +44,8 @@ class CachedBlob(NamedTuple):
 class Leftover(NamedTuple):
     """What an unfinished or foreign writer left: `path`, relative to the cache, with slashes.
 
-    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "writer" (the note of a dead one), "list" (of links to an entry of the shared
-    store that is gone), "unknown" (left alone).
+    `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "ref" (a branch or tag that cannot be read), "writer"
+    (the note of a dead one), "list" (of links to an entry of the shared store that is gone), "unknown" (left alone).
     """
 
     path: str
@@ -119,6 +119,12 @@ class CachedRepo:
             "leftovers": [left._asdict() for left in self.leftovers],
             "warnings": list(self.warnings),
         }
+
+    @cached_property
+    def refs_are_known(self) -> bool:
+        """Whether all its branches and tags could be read: else nobody can tell that none names a revision."""
+        folder = f"{self.repo.folder}/refs"
+        return not any(left.kind == "ref" or (left.kind == "unknown" and left.path == folder) for left in self.leftovers)
 
     @cached_property
     def size(self) -> int:

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.cache.digests import Digest
+from hubclient.cache.inside import is_inside, names_inside, read_inside
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.cache.owner import Owner
+from hubclient.cache.placing import in_spite_of_removals, make_folder
 from hubclient.errors import DamagedInput, EnvironmentFault
 from hubclient.ground.atomic import replace_file
 from hubclient.ground.strictjson import parse_object
@@ -138,8 +139,7 @@ def recorded_digest(paths: RepoPaths, blob: str) -> Digest | None:
 
 def forget_digest(paths: RepoPaths, blob: str) -> None:
     """Drop what was kept of a blob that goes."""
-    with suppress(OSError):
-        (paths.notes / "digests" / _file_name(blob)).unlink()
+    _unlink(paths, paths.notes / "digests" / _file_name(blob))
 
 
 def record_output(paths: RepoPaths, output: Output) -> bool:
@@ -168,17 +168,16 @@ def forget_revision(paths: RepoPaths, commit: str) -> None:
     outputs = paths.notes / "outputs"
     made = [outputs / name for name in _names(outputs) if _object(_read(outputs / name)).get("commit") == commit]
     for path in (paths.notes / "used" / commit, *made):
-        with suppress(OSError):
-            path.unlink()
+        _unlink(paths, path)
 
 
 @contextmanager
-def active(paths: RepoPaths, commit: str) -> Iterator[None]:
-    """While the block runs, the revision counts as being written, so that nobody collects it. EnvironmentFault."""
+def active(paths: RepoPaths, commit: str) -> Iterator[Path]:
+    """While the block runs, the revision counts as being written, see `gate.py`; gives the note's path. EnvironmentFault."""
     path = paths.notes / "active" / secrets.token_hex(8)
     _write(path, {"commit": commit, **asdict(Owner.this())})
     try:
-        yield
+        yield path
     finally:
         with suppress(OSError):
             path.unlink()
@@ -227,22 +226,21 @@ def _file_name(blob: str) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+    return names_inside(folder, _cache_of(folder / "any"))
 
 
 def _read(path: Path) -> bytes | None:
     """A note's bytes; a pipe or a link in its place is none."""
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        return read_inside(path, _cache_of(path), _LIMIT)
     except OSError:
         return None
-    with open(descriptor, "rb") as file, suppress(OSError):
-        return file.read(_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    return None
+
+
+def _unlink(paths: RepoPaths, path: Path) -> None:
+    with suppress(OSError):
+        if is_inside(path, paths.cache):
+            path.unlink()
 
 
 def _object(data: bytes | None) -> dict[str, Any]:
@@ -264,5 +262,13 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 def _put(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, data, durable=False)
+    def put() -> None:
+        make_folder(path.parent, _cache_of(path))
+        replace_file(path, data, durable=False)
+
+    in_spite_of_removals(put)
+
+
+def _cache_of(note: Path) -> Path:
+    """<cache>/<repository>/.hubclient/<kind>/<note>"""
+    return note.parents[3]

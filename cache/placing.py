@@ -10,10 +10,11 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hubclient.cache.inside import is_inside, text_inside
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.errors import DamagedInput, EnvironmentFault, NotEnoughSpace
 from hubclient.ground.atomic import replace_file, temporary_name
@@ -21,6 +22,7 @@ from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
 
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of model files, which can be fetched again (https://bford.info/cachedir).\n"
+_TRIES = 8
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
@@ -32,7 +34,7 @@ def prepare(paths: RepoPaths) -> None:
             make_folder(folder, paths.cache)
         tag = paths.cache / "CACHEDIR.TAG"
         if not tag.exists():
-            replace_file(tag, _TAG, durable=False)
+            in_spite_of_removals(lambda: replace_file(tag, _TAG, durable=False))
 
 
 def place_blob(part: Path, blob: Path, cache: Path) -> None:
@@ -79,7 +81,7 @@ def write_ref(paths: RepoPaths, name: str, commit: str) -> None:
     """Let a branch or tag name a commit; nothing is written if it does already. EnvironmentFault, DamagedInput."""
     path = paths.ref(name)
     with storing(path):
-        if _text(path) == commit:
+        if text_inside(path, paths.cache) == commit:
             return
         make_folder(path.parent, paths.cache)
         make_folder(paths.blobs, paths.cache)
@@ -90,7 +92,7 @@ def read_ref(paths: RepoPaths, name: str) -> str | None:
     """The commit that a branch or tag names; None if it is not here. DamagedInput if the file holds none."""
     path = paths.ref(name)
     try:
-        text = _text(path)
+        text = text_inside(path, paths.cache)
     except OSError as error:
         raise EnvironmentFault(f"{path}: cannot be read ({error.strerror})", path) from error
     if text is not None and not is_commit(text):
@@ -105,6 +107,18 @@ def make_folder(folder: Path, cache: Path) -> None:
         if all(stat.S_ISDIR(os.lstat(cache.joinpath(*parts[: index + 1])).st_mode) for index in range(len(parts))):
             return
     cache.mkdir(parents=True, exist_ok=True)
+    in_spite_of_removals(lambda: _make(parts, cache))
+
+
+def in_spite_of_removals(work: Callable[[], None]) -> None:
+    """Do it again where it failed because a removal has just cleared an empty folder, or a temporary file, away. OSError."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return work()
+    return work()
+
+
+def _make(parts: Sequence[str], cache: Path) -> None:
     for index in range(len(parts)):
         path = cache.joinpath(*parts[: index + 1])
         with suppress(FileExistsError):
@@ -122,6 +136,9 @@ def courtesy_lock(
     Yields True; or False, without `wait`, if somebody else holds it. Where locks do not work or cannot be written it is
     True as well: nothing may rest on a lock. `waiting` is called about every second while we wait, and may raise.
     """
+    if path.is_symlink() or not is_inside(path, path.parents[2]):  # <cache>/.locks/<repository>/<lock>, <cache>/blobs/<xx>/<lock>
+        yield True
+        return
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, mode=mode)
@@ -194,15 +211,6 @@ def _shows(pointer: Path, target: str) -> bool:
         return os.readlink(pointer) == target
     except OSError:
         return False
-
-
-def _text(path: Path) -> str | None:
-    """A small file's text without blanks around it; None if it is not there. A folder or a link to one is not there either."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(4096).decode("ascii", "replace").strip()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
 
 
 def _umask() -> int:

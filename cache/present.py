@@ -131,7 +131,13 @@ def _refuse_links(paths: RepoPaths, snapshot: str, names: Iterable[str]) -> None
             if name in below:
                 break
             below.add(name)
-    for folder in (str(paths.blobs), str(paths.snapshots), snapshot.rstrip(os.sep), *(snapshot + name for name in sorted(below))):
+    for folder in (
+        str(paths.path),
+        str(paths.blobs),
+        str(paths.snapshots),
+        snapshot.rstrip(os.sep),
+        *(snapshot + name for name in sorted(below)),
+    ):
         state = _state(folder)
         if state is not None and not stat.S_ISDIR(state.st_mode):
             raise DamagedInput("is not the folder that the cache has there, but a link or a file", file=folder)

@@ -4,8 +4,8 @@ Refs first; then a snapshot is renamed into the trash and vanishes at once; then
 renamed too; a moment later all snapshots are looked at again, and a blob that is needed after all is put back; only then is
 the trash emptied. A killed removal leaves whole snapshots, and things in the trash for the next one.
 
-A running pull: ours notes its commit before it looks which blobs are here, and each look above honours such notes, so it
-cannot end with a link to nothing. huggingface_hub looks whether a blob is here, takes its lock, and links: we pass over
+A running pull: ours notes its commit, waits for removals that may not have seen that, and only then looks which blobs are
+here (`gate.py`); each look above honours such notes. So it cannot even for a moment show a link to nothing. huggingface_hub looks whether a blob is here, takes its lock, and links: we pass over
 blobs whose lock is held, and look again after `SETTLE` seconds, so that only a process that was stopped for longer between
 its look and its link can be left with a link to nothing (it fetches the file at its next try).
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hubclient.cache.account import Account
 from hubclient.cache.clearing import Clearing
+from hubclient.cache.inside import is_inside
 from hubclient.cache.keeping import Writing
 from hubclient.cache.lastlook import forget_dead, writing_in
 from hubclient.cache.layout import LOCKS, RepoId, RepoPaths
@@ -110,7 +111,8 @@ def _remove_debris(plan: RemovalPlan, account: Account) -> None:
                 erase(path, account.gained)
             account.debris += 1
     with suppress(OSError):
-        os.rmdir(plan.cache / LOCKS / TRASH)
+        if is_inside(plan.cache / LOCKS / TRASH, plan.cache):
+            os.rmdir(plan.cache / LOCKS / TRASH)
     if not plan.named and not plan.is_empty:
         for repo in look_around(plan.cache).repos:
             forget_dead(RepoPaths(plan.cache, repo))

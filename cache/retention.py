@@ -14,7 +14,7 @@ from hubclient.cache.assembling import assemble, settled
 from hubclient.cache.keeping import GRACE, Choice, Live, View, ago
 from hubclient.cache.layout import RepoId
 from hubclient.cache.lookup import find_repo, find_revision, likely
-from hubclient.cache.model import CacheContents, CachedRepo, CachedRevision
+from hubclient.cache.model import CacheContents, CachedRepo
 from hubclient.cache.plans import Kept, RemovalPlan
 from hubclient.errors import EnvironmentFault, UsageError
 from hubclient.ground.names import shown
@@ -43,7 +43,7 @@ class Policy:
                 raise UsageError(f"{name.replace('_', '-')} is {getattr(self, name)}, which is less than nothing")
 
 
-Rule = Callable[[CachedRevision], str | None]  # why a revision goes; None if it may stay
+Rule = Callable[[Choice], str | None]  # why a revision goes; None if it may stay
 
 
 def plan_gc(contents: CacheContents, policy: Policy, *, now: float, live: Live | None = None) -> RemovalPlan:
@@ -107,7 +107,7 @@ class _SortedOut(NamedTuple):
 def _sort_out(view: View, rule: Rule, recent: Mapping[tuple[RepoId, str], str]) -> _SortedOut:
     found = _SortedOut([], [], [], [])
     for choice in _by_use(view.contents):
-        why = rule(choice.revision)
+        why = rule(choice)
         stays = view.shield(choice) or recent.get(choice.key)
         if stays is None:
             (found.open if why is None else found.chosen).append(choice._replace(why=why or ""))
@@ -135,8 +135,9 @@ def _recent(contents: CacheContents, count: int | None) -> dict[tuple[RepoId, st
 def _rule_of(policy: Policy, now: float) -> Rule:
     alone = policy.keep_last is not None and policy.max_age is None and policy.max_size is None
 
-    def rule(revision: CachedRevision) -> str | None:
-        if policy.detached and not revision.refs:
+    def rule(choice: Choice) -> str | None:
+        revision = choice.revision
+        if policy.detached and not revision.refs and choice.repo.refs_are_known:
             return _DETACHED
         if policy.max_age is not None and now - revision.used > policy.max_age:
             return f"it was last used {ago(now - revision.used)}"

@@ -94,6 +94,8 @@ def _sort_out(cache: Path, entry: os.DirEntry[str], root: Root) -> None:
 def _locks(cache: Path) -> Iterator[Leftover]:
     """Repositories that are being removed; the folders of locks of those that are gone."""
     for where, kind in ((f"{LOCKS}/{TRASH}", "trash"), (LOCKS, "lock")):
+        if (cache / where).is_symlink():
+            continue
         with suppress(OSError), os.scandir(cache / where) as found:
             for entry in sorted(found, key=attrgetter("name")):
                 if kind == "trash" or (RepoId.of_folder(entry.name) and not os.path.lexists(cache / entry.name)):

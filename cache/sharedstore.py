@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hubclient.cache.digests import Digest, digest_file
+from hubclient.cache.inside import is_inside, read_inside
 from hubclient.cache.layout import FOLDERS, SHARED
 from hubclient.cache.placing import courtesy_lock, make_folder, seal
 from hubclient.ground.faultpoints import reach
@@ -85,22 +86,27 @@ def hash_behind(blob: str, target: str, cache: str) -> str | None:
     return name if fits else None
 
 
+def bytes_behind(path: Path | str, cache: Path) -> Path | None:
+    """The file that holds the bytes at a place in the cache: itself, or the store's entry that a blob is a link to; None if it leads elsewhere. OSError."""
+    place = Path(path)
+    if place.is_symlink():
+        xet_hash = hash_behind(os.fspath(path), os.readlink(path), os.fspath(cache))
+        if xet_hash is None:
+            return None
+        place = entry_path(cache, xet_hash)
+    whole = is_inside(place, cache) and os.path.lexists(place) and stat.S_ISREG(os.lstat(place).st_mode)
+    return place if whole else None
+
+
 def references(cache: Path, xet_hash: str) -> tuple[str, ...] | None:
     """The repositories' blobs that are links to an entry, as paths in the cache; None if that cannot be told."""
-    manifest = _beside(cache, xet_hash, "refs")
     try:
-        if not stat.S_ISREG(os.lstat(manifest).st_mode):
+        data = read_inside(_beside(cache, xet_hash, "refs"), cache, _MANIFEST_LIMIT + 1)
+        if data is None or len(data) > _MANIFEST_LIMIT:
             return None
-        with open(manifest, "rb") as file:
-            data = file.read(_MANIFEST_LIMIT + 1)
         lines = data.decode().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    if len(data) > _MANIFEST_LIMIT:
-        return None
-    try:
         return tuple(sorted({line for line in lines if _refers(cache, line, xet_hash)}))
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 
@@ -111,7 +117,9 @@ def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size
     """
     entry = entry_path(cache, xet_hash)
     relative = os.path.relpath(blob, cache).replace(os.sep, "/")
-    if not _HASH.fullmatch(xet_hash) or not is_store(cache) or not _is_blob(relative) or not _holds(entry, digest, size):
+    if not (_HASH.fullmatch(xet_hash) and is_store(cache) and is_inside(entry, cache) and _is_blob(relative)):
+        return False
+    if not _holds(entry, digest, size):
         return False
     temporary = blob.with_name(f".{blob.name[:200]}.{secrets.token_hex(4)}.shared")
     try:
@@ -138,7 +146,7 @@ def sweep(cache: Path, xet_hash: str) -> int:
     list that has lost its entry goes, too.
     """
     entry, manifest = entry_path(cache, xet_hash), _beside(cache, xet_hash, "refs")
-    if not _HASH.fullmatch(xet_hash) or not is_store(cache):
+    if not _HASH.fullmatch(xet_hash) or not is_store(cache) or not is_inside(entry, cache):
         return 0
     with suppress(OSError), courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
         links = references(cache, xet_hash)

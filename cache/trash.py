@@ -33,6 +33,10 @@ class Trash:
         self._cache = cache
         _RUNNING.add(self.path.name)
 
+    def show(self) -> None:
+        """Let writers see that a removal runs: from now on to the end. OSError, DamagedInput."""
+        make_folder(self.path, self._cache)
+
     def take(self, path: Path, *under: str) -> Path:
         """Rename something into the trash, where its folder is `under`. OSError, DamagedInput."""
         folder = self.path.joinpath(*under)
@@ -61,6 +65,14 @@ def abandoned(folder: Path) -> bool:
         if alive is not None:
             return not alive
     return time.time() - os.lstat(folder).st_mtime > FORGOTTEN
+
+
+def running(root: Path) -> bool:
+    """Whether there is a removal in a trash folder that has not ended."""
+    try:
+        return any(not abandoned(root / name) for name in os.listdir(root))
+    except OSError:  # all of it has gone meanwhile
+        return False
 
 
 def erase(path: str | Path, gained: Callable[[int], None]) -> None:

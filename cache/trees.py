@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hubclient.cache.digests import Digest
+from hubclient.cache.inside import read_inside
 from hubclient.errors import DamagedInput
 from hubclient.ground.atomic import replace_file
 from hubclient.ground.names import safe_relative, shown
@@ -55,11 +56,9 @@ def checked_entry(name: str, entry: TreeEntry, source: str, taken: set[str] | No
 
 
 def read_tree(path: Path) -> dict[str, TreeEntry] | None:
-    """The list in a file, None if there is no such file or it is of another version. DamagedInput if it is broken; OSError."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LIMIT + 1)
-    except FileNotFoundError:
+    """The list in a file, None if there is no such file (a link is none) or it is of another version. DamagedInput if it is broken; OSError."""
+    data = read_inside(path, path.parents[2], _LIMIT + 1)  # <cache>/<repository>/trees/<commit>.json
+    if data is None:
         return None
     if len(data) > _LIMIT:
         raise DamagedInput(f"is larger than {_LIMIT:,} bytes", file=path)

@@ -69,7 +69,13 @@ def _getting(setting: str, number: str, get: Callable[[str, dict[str, Any]], str
     told, chance = _told(setting), random.Random(int(number))
 
     def get_and_look() -> dict[str, Any]:
-        source = chance.choice(sorted(told["sources"]))
+        sources = sorted(told["sources"])
+        if told["turns"]:  # all at one repository for a while, so that the others grow old
+            names = sorted({source.partition("@")[0] for source in sources})
+            sources = [
+                source for source in sources if source.startswith(f"{names[int(time.time() / told['turns']) % len(names)]}@")
+            ]
+        source = chance.choice(sources)
         snapshot = get(source, told)
         return {"did": "pulled", "source": source, **_look(Path(snapshot), told["sources"][source])}
 
@@ -84,7 +90,7 @@ def _look(snapshot: Path, files: dict[str, str]) -> dict[str, Any]:
         inode = os.stat(snapshot).st_ino
     except FileNotFoundError:
         return {"collected": True}
-    wrong = []
+    wrong: list[str] = []
     for name, digest in files.items():
         path = snapshot / name
         try:
@@ -115,7 +121,8 @@ class _Notes:
     """What one process did."""
 
     def __init__(self, told: dict[str, Any], number: str) -> None:
-        self._file = open(f"{told['notes']}/{number}.jsonl", "a", buffering=1)
+        self._path = Path(told["notes"], f"{number}.jsonl")
+        self._lines: list[str] = []
 
     def attempt(self, work: Callable[[], dict[str, Any]]) -> None:
         """Do it, and note what became of it."""
@@ -123,10 +130,10 @@ class _Notes:
             done = work()
         except Exception as error:
             done = {"did": "failed", "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
-        self._file.write(json.dumps({"at": time.time(), **done}) + "\n")
+        self._lines.append(json.dumps({"at": time.time(), **done}))
 
     def close(self) -> None:
-        self._file.close()
+        self._path.write_text("\n".join(self._lines))
 
 
 def _told(setting: str) -> dict[str, Any]:

@@ -233,12 +233,14 @@ def filling_up(at: str, size: str, *arguments: str) -> None:
     """A command for which no file may be larger than `size` once it has reached the fault point `at`: the disk is full."""
     from hubclient.ground import faultpoints
 
+    real = faultpoints.reach
+
     def reach(point: str) -> None:
         if point == at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.RLIM_INFINITY))
 
     for module in [*sys.modules.values()]:
-        if getattr(module, "reach", None) is faultpoints.reach:
+        if getattr(module, "reach", None) is real:
             module.reach = reach  # type: ignore[attr-defined]
     told = {"call": "", "arguments": arguments}
     sys.stdout.flush()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _TEMPORARY = (".incomplete", ".tmp", ".shared", ".new", ".old")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LOOKS = 3
 
 Seen = set[tuple[str, int, int, int]]  # blobs that were right: path, inode, size, time
@@ -53,11 +55,13 @@ def incomplete(cache: Path) -> list[str]:
 
 def _blobs(repo: Path, seen: Seen) -> Iterator[str]:
     """Blobs whose bytes are not what their names say, and links to the shared store that its list does not tell of."""
-    for blob in sorted(repo.glob("blobs/*")):
-        if len(blob.name) not in (40, 64) or "." in blob.name:
+    for blob in _inside(repo / "blobs", deep=False):
+        if not _DIGEST.fullmatch(blob.name):
             continue
         with suppress(FileNotFoundError):
-            if blob.is_symlink():
+            if blob.is_symlink() and _dangles(blob):
+                yield f"{blob}: leads to nothing"
+            elif blob.is_symlink():
                 listed = blob.resolve().with_name(f"{blob.resolve().name}.refs")
                 if f"{repo.name}/blobs/{blob.name}" not in listed.read_text().splitlines() and blob.is_symlink():
                     yield f"{blob}: is a link to the shared store that {listed.name} does not list"
@@ -72,9 +76,9 @@ def _blobs(repo: Path, seen: Seen) -> Iterator[str]:
 
 def _files(repo: Path) -> Iterator[str]:
     """Links to nothing, and files of other bytes than the list of their commit says."""
-    for snapshot in sorted(repo.glob("snapshots/*")):
+    for snapshot in _inside(repo / "snapshots", deep=False):
         tree = _tree(repo, snapshot.name)
-        for entry in sorted(snapshot.rglob("*")):
+        for entry in _inside(snapshot):
             if entry.name.endswith(_TEMPORARY):
                 continue
             if entry.is_symlink() and _dangles(entry):
@@ -106,20 +110,25 @@ def _dangles(link: Path) -> bool:
 def _refs(repo: Path) -> Iterator[str]:
     for ref in _refs_of(repo):
         commit = _text(ref)
-        if commit and not (repo / "snapshots" / commit).is_dir() and _text(ref) == commit:
+        if not commit and ref.exists() and not _text(ref):
+            yield f"{ref}: is empty"
+        elif commit and not (repo / "snapshots" / commit).is_dir() and _text(ref) == commit:
             yield f"{ref}: names a snapshot that is not here"
 
 
 def _lists(repo: Path) -> Iterator[str]:
-    for tree in sorted(repo.glob("trees/*.json")):
+    for tree in _inside(repo / "trees"):
+        if tree.name.endswith(_TEMPORARY):
+            continue
         try:
-            json.loads(_text(tree) or "{}")
+            json.loads(_text(tree))
         except ValueError:
-            yield f"{tree}: cannot be read"
+            if tree.exists():
+                yield f"{tree}: cannot be read"
 
 
 def _refs_of(repo: Path) -> list[Path]:
-    return sorted(path for path in repo.glob("refs/**/*") if path.is_file() and not path.name.endswith(_TEMPORARY))
+    return [path for path in _inside(repo / "refs") if path.is_file() and not path.name.endswith(_TEMPORARY)]
 
 
 def _tree(repo: Path, commit: str) -> dict[str, dict[str, Any]]:
@@ -128,6 +137,16 @@ def _tree(repo: Path, commit: str) -> dict[str, dict[str, Any]]:
     except ValueError:
         return {}
     return files
+
+
+def _inside(folder: Path, *, deep: bool = True) -> list[Path]:
+    """What is in a folder; of what goes meanwhile nothing, or not all."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        found += [Path(place, name) for name in (*folders, *names)]
+        if not deep:
+            break
+    return sorted(found)
 
 
 def _text(path: Path) -> str:

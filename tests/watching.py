@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_FOLLOWING = {"open", "os.listdir", "os.scandir", "os.chmod", "os.chown", "os.truncate", "os.utime", "os.chdir", "os.walk"}
-_NAMES = {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "shutil.rmtree", "shutil.move"}
+_FOLLOWING = {"open", "os.listdir", "os.scandir", "os.chmod", "os.chown", "os.truncate", "os.chdir", "os.walk"}
+_NAMES = {"os.utime", "os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "shutil.rmtree", "shutil.move"}
 
 _folder = ""
 _seen: list[str] = []

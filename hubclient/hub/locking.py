@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
+from hubclient.cache.gate import writer
 from hubclient.cache.layout import RepoPaths
 from hubclient.cache.placing import read_ref, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault, Offline, SourceMissing, UsageError
@@ -194,7 +195,9 @@ def _named(cache: Path, entry: LockEntry) -> list[str]:
     try:
         here = read_ref(paths, revision)
         if here is None:
-            write_ref(paths, revision, entry.commit)
+            with writer(paths, entry.commit):
+                if paths.snapshot(entry.commit).is_dir():  # else it has been collected already
+                    write_ref(paths, revision, entry.commit)
     except EnvironmentFault as error:
         return [f"{entry.asked} could not be noted here: {error}"]
     if here in (None, entry.commit):

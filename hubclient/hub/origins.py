@@ -42,9 +42,17 @@ def host_of(url: str) -> str:
     return host if port == _PORTS[scheme] else f"{host}:{port}"
 
 
+def joined(url: str, link: str) -> str:
+    """Where a link on the page at `url` leads; nothing if it is none."""
+    try:
+        return urljoin(url, link)
+    except ValueError:  # such as half an IPv6 address
+        return ""
+
+
 def next_url(url: str, location: str, seen: set[str]) -> str:
     """Where a redirect leads; `seen` holds the URLs so far. NetworkFault for loops, too many, and what nobody should follow."""
-    target = urljoin(url, location).partition("#")[0]
+    target = joined(url, location).partition("#")[0]
     host, origin = host_of(url), origin_of(target)
     if origin is None or not target.isprintable():
         raise NetworkFault(f"{host} redirects to {shown(location)}, which is no place to go")

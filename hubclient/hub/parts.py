@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from hubclient.cache.inside import read_inside
 from hubclient.cache.notes import FORGOTTEN
 from hubclient.cache.owner import Owner
 from hubclient.cache.placing import make_folder, storing
@@ -174,6 +175,8 @@ class Part:
 
     def _copy_from(self, found: Found) -> None:
         """Copy what is there and missing here; the other's owner may go on meanwhile. It may vanish, too."""
+        if not found.spans or found.data.is_symlink():
+            return
         try:
             with open(found.data, "rb") as source, open(self.path, "r+b", buffering=0) as target:
                 if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
@@ -247,8 +250,7 @@ def _data_of(ledger: Path) -> Path:
 def _read(ledger: Path, etag: str, size: int) -> Found | None:
     """A part, None if its ledger cannot be read or is of other bytes. A torn line, or one that cannot be, does not count."""
     try:
-        with open(ledger, "rb") as file:
-            head, *lines = file.read(_LIMIT).split(b"\n")
+        head, *lines = (read_inside(ledger, ledger.parents[2], _LIMIT) or b"").split(b"\n")  # <cache>/<repository>/blobs/<ledger>
         told = parse_object(head, ledger)
     except (OSError, DamagedInput):
         return None

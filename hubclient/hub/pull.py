@@ -6,17 +6,20 @@ snapshot shows a file only then, and a branch or tag names the commit only when 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubclient.cache.gate import writer
 from hubclient.cache.layout import DEFAULT_REVISION, RepoId
-from hubclient.cache.notes import active, mark_used
-from hubclient.cache.placing import make_folder, prepare, storing, write_ref
+from hubclient.cache.notes import mark_used
+from hubclient.cache.placing import make_folder, prepare, read_ref, storing, write_ref
+from hubclient.cache.present import look
 from hubclient.cache.trees import write_tree
-from hubclient.errors import EnvironmentFault
+from hubclient.errors import DamagedInput, EnvironmentFault
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.progress import Progress, Stage
 from hubclient.hub.crew import WORKERS
@@ -35,6 +38,8 @@ from hubclient.hub.transfers import Transfers
 
 if TYPE_CHECKING:
     from hubclient.hub.session import Session
+
+_ROUNDS = 3  # of transfers; the second is for what was removed meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +114,33 @@ def carry_out(
     notes = [f"no file fits {pattern}" for pattern in plan.unmatched] + _facts(plan)
     if not plan.present.wanted and not plan.present.unshown:
         _tidy(plan)
-        return _result(plan, (), 0, [*notes, *_nothing_to_do(plan)])
+        told = _nothing_to_do(plan)
+        if told is not None:
+            return _result(plan, (), 0, [*notes, *told])
     refuse_overfull(plan)
     paths, commit = plan.paths, plan.resolved.commit
-    prepare(paths)
-    with active(paths, commit):
+    with writer(paths, commit, partial(stage, "waiting for another process that removes files") if stage else None):
+        prepare(paths)
         mark_used(paths, commit)
         _keep_tree(plan)
-        transfers = Transfers(session, plan, workers, progress, stage)
-        transfers.show_what_is_here()
-        transfers.fetch_the_rest()
+        rounds = _until_all_is_here(plan, lambda: Transfers(session, plan, workers, progress, stage))
         _write_ref(plan)
     _tidy(plan)
-    return _result(plan, transfers.fetched, transfers.downloaded, notes)
+    came = frozenset(name for transfers in rounds for name in transfers.fetched)
+    fetched = tuple(name for name in plan.names if name in came)
+    return _result(plan, fetched, sum(transfers.downloaded for transfers in rounds), notes)
+
+
+def _until_all_is_here(plan: PullPlan, begin: Callable[[], Transfers]) -> list[Transfers]:
+    """Transfer, and look: other programs know nothing of our notes, and may have removed what was here."""
+    rounds = []
+    for _ in range(_ROUNDS):
+        rounds.append(begin())
+        rounds[-1].show_what_is_here()
+        rounds[-1].fetch_the_rest()
+        if look(plan.paths, plan.resolved.commit, plan.entries).shown == plan.names:
+            return rounds
+    raise EnvironmentFault(f"{plan.snapshot}: files go as soon as they have come: another program removes them", plan.snapshot)
 
 
 def _keep_tree(plan: PullPlan) -> None:
@@ -139,6 +158,13 @@ def _write_ref(plan: PullPlan) -> None:
         reach("pull.ref-written")
 
 
+def _is_named(plan: PullPlan) -> bool:
+    """Whether the branch or tag that was asked for names the commit here already."""
+    with suppress(DamagedInput):
+        return plan.resolved.ref is None or read_ref(plan.paths, plan.resolved.ref) == plan.resolved.commit
+    return False
+
+
 def _tidy(plan: PullPlan) -> None:
     """What killed runs have left of blobs that are there now is of no use to anybody."""
     sizes = {entry.etag: entry.size for entry in plan.entries.values()}
@@ -150,16 +176,22 @@ def _tidy(plan: PullPlan) -> None:
                         path.unlink()
 
 
-def _nothing_to_do(plan: PullPlan) -> list[str]:
-    """Everything is here; the notes about it are brought up to date, if the cache can be written."""
-    if plan.names:
-        mark_used(plan.paths, plan.resolved.commit)
+def _nothing_to_do(plan: PullPlan) -> list[str] | None:
+    """Everything is here; the notes about it are brought up to date, if the cache can be written. None if it was collected meanwhile."""
+    paths, commit = plan.paths, plan.resolved.commit
+    if plan.names and plan.snapshot.is_dir():
+        mark_used(paths, commit)
     try:
-        if plan.resolved.listed and not plan.names:
-            prepare(plan.paths)
-            make_folder(plan.snapshot, plan.cache)  # of a commit without files
-        _keep_tree(plan)
-        _write_ref(plan)
+        if not plan.resolved.listed and _is_named(plan):
+            return []
+        with writer(paths, commit):
+            if plan.names and look(paths, commit, plan.entries).shown != plan.names:
+                return None
+            if plan.resolved.listed and not plan.names:
+                prepare(paths)
+                make_folder(plan.snapshot, plan.cache)  # of a commit without files
+            _keep_tree(plan)
+            _write_ref(plan)
     except EnvironmentFault as error:
         return [f"everything is here, but what {plan.resolved.asked} is now could not be noted: {error}"]
     return []

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.findings import Finding, Place
+from hubclient.cache.gate import writer
 from hubclient.cache.integrity import verify
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.mending import Copies, repair_locally
-from hubclient.cache.notes import active
 from hubclient.cache.placing import make_folder, storing
 from hubclient.cache.reading import Progress
 from hubclient.cache.trees import TreeEntry, read_tree, write_tree
@@ -159,7 +159,7 @@ class _Fetching:
         paths = RepoPaths(self._cache, finding.repo)
         for entry, places in self._entries(paths, finding):
             part = replace(finding, places=tuple(places), expected=entry.digest, size=entry.size)
-            with active(paths, places[0].commit):
+            with writer(paths, places[0].commit):
                 if not repair_locally(self._cache, part, self._copies):  # an earlier finding may have brought it
                     self._blob(paths, places[0], entry)
                     reach("repair.fetched")

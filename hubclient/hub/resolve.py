@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked, checked_revision
 from hubclient.cache.digests import Digest
+from hubclient.cache.inside import is_inside
 from hubclient.cache.layout import DEFAULT_REVISION, FOLDERS, RepoId, RepoPaths, is_commit
 from hubclient.cache.trees import TreeEntry, checked_entry, read_tree
 from hubclient.errors import DamagedInput, EnvironmentFault, NetworkFault, Offline, UsageError
@@ -222,7 +223,8 @@ def _known(size: int, blob: str | None) -> TreeEntry:
 
 def _not_here(paths: RepoPaths, revision: str) -> Offline:
     asked = Asked(paths.repo, revision)
-    here = [path.relative_to(paths.refs).as_posix() for path in sorted(paths.refs.rglob("*")) if path.is_file()]
+    found = sorted(paths.refs.rglob("*")) if is_inside(paths.refs / "any", paths.cache) else []
+    here = [path.relative_to(paths.refs).as_posix() for path in found if path.is_file()]
     told = f"; of {paths.repo} there are {', '.join(map(shown, here[:5]))}" if here else ""
     return Offline(
         f"{asked} is not in the cache at {paths.cache}, and offline was asked for{told}",

@@ -21,7 +21,7 @@ from hubclient.errors import AccessDenied, DamagedInput, EnvironmentFault, Hubcl
 from hubclient.ground.names import shown
 from hubclient.ground.strictjson import parse_json
 from hubclient.hub.failures import About, Contradiction, Passing, failure, refused
-from hubclient.hub.origins import host_of, next_url, origin_of, same_origin
+from hubclient.hub.origins import host_of, joined, next_url, origin_of, same_origin
 from hubclient.hub.patience import Patience, patiently
 
 if TYPE_CHECKING:
@@ -197,14 +197,12 @@ class Session:
 
     def _next(self, answer: Answer) -> str | None:
         """Where the list goes on. Mirrors pass on the Hub's own links: those are taken to the mirror, too."""
-        from urllib.parse import urljoin
-
         link = answer.response.links.get("next", {}).get("url")
         if not link:
             return None
-        target = urljoin(answer.url, link)
+        target = joined(answer.url, link)
         if not same_origin(target, self.endpoint) and same_origin(target, _DEFAULT):
-            target = self.endpoint + target[target.index("/", len("https://")) :]
+            target = f"{self.endpoint}/{target.removeprefix('https://').partition('/')[2]}"
         if not same_origin(target, self.endpoint):
             raise NetworkFault(f"{self.host} sends us to {host_of(target)} for the rest of its list, which the token is not for")
         return target

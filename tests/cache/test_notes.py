@@ -16,7 +16,7 @@ from hubclient.cache import notes
 from hubclient.cache.digests import Digest
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.owner import Owner
-from hubclient.errors import EnvironmentFault
+from hubclient.errors import DamagedInput
 
 COMMIT = "a" * 40
 
@@ -105,9 +105,9 @@ def test_a_cache_that_cannot_be_written_forgets_uses_and_refuses_pins(paths: Rep
     (paths.path / ".hubclient").write_text("a file in the way")
     assert not notes.mark_used(paths, COMMIT) and not notes.record_digest(paths, "x", Digest("sha256", "b" * 64))
     assert notes.read_pins(paths) == {} and notes.last_used(paths) == {} and notes.read_outputs(paths) == ()
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
+    with pytest.raises(DamagedInput, match="is not the folder"):
         notes.write_pin(paths, COMMIT)
-    with pytest.raises(EnvironmentFault), notes.active(paths, COMMIT):
+    with pytest.raises(DamagedInput), notes.active(paths, COMMIT):
         pass
 
 

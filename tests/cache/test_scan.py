@@ -244,7 +244,8 @@ def test_what_blocks_is_not_opened(cache: Path):
     make(cache, {"x": b"y"}, commit=OTHER, ref=None, tree=False)
     repo = scanned(cache)
     assert set(repo.refs) == {"main"} and "pipe" not in repo.blobs and repo.revisions[1].expected is None
-    assert set(kinds(repo)) == {f"{NAME.folder}/blobs/pipe", f"{NAME.folder}/snapshots/{MAIN}/pipe"}
+    pipes = {"blobs/pipe": "unknown", f"snapshots/{MAIN}/pipe": "unknown", "refs/pipe": "ref"}
+    assert kinds(repo) == {f"{NAME.folder}/{where}": kind for where, kind in pipes.items()}
 
 
 @pytest.mark.parametrize(

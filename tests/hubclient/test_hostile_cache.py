@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from cachelayouts import age, listing
-from cachemaking import LARGE, etag, git_sha1, make, sha256, xet
+from cachelayouts import listing
+from cachemaking import LARGE, etag, git_sha1
 from hubserver import HubServer
 from inprocess import Said, hubclient
+from plants import BESIDE_A_DOWNLOAD, BIG, BLOB, FILES, NAME, PLANTS, UNREADABLE, WEIGHTS, Ground
 from watching import watching
 
-from hubclient.cache.layout import RepoPaths
-
-WEIGHTS = b"weights " * 500
-FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": WEIGHTS, "sub/deep.txt": b"deep"}
-NAME = "org/name"
-BLOB = sha256(WEIGHTS)
-NOTES = ("pins", "used", "digests", "outputs", "active", "trash")
 COMMANDS: Mapping[str, Callable[[str], list[str]]] = {
     "ls": lambda commit: ["cache", "ls"],
     "show": lambda commit: ["cache", "show", NAME],
@@ -42,125 +35,9 @@ COMMANDS: Mapping[str, Callable[[str], list[str]]] = {
 }
 
 
-class Ground:
-    """A cache with a whole repository, a folder outside that is nobody's business here, and ways to plant things."""
-
-    def __init__(self, folder: Path, commit: str) -> None:
-        self.cache, self.outside, self.commit = folder / "hub", folder / "outside", commit
-        self.paths: RepoPaths = make(self.cache, FILES, NAME, commit=commit)
-        make(self.cache, {"x.txt": b"x", "y.bin": b"y" * LARGE}, "org/beside")
-        self.locks = self.cache / ".locks" / self.paths.repo.folder
-        self.locks.mkdir(parents=True)
-        age(self.cache, 3)
-        self.outside.mkdir()
-        (self.outside / "secret.txt").write_bytes(b"secret")
-        (self.outside / "weights").write_bytes(WEIGHTS)
-        (self.outside / "folder").mkdir()
-        (self.outside / "folder" / "inner.txt").write_bytes(b"inner")
-        age(self.outside, 3)
-
-    def move_out(self, place: Path) -> None:
-        """What lies at a place lies outside now, and a link leads there."""
-        target = self.outside / "moved"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            shutil.move(place, target)
-        else:
-            target.mkdir()
-        place.symlink_to(target)
-
-    def lead_out(self, place: Path, to: str = "secret.txt", *, relative: bool = False) -> None:
-        """A link in a file's place."""
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        target = self.outside / to
-        place.symlink_to(os.path.relpath(target, place.parent) if relative else target)
-
-
-def _part(ground: Ground, *, ledger_leads_out: bool) -> None:
-    """An unfinished download of a dead process's, whose file (or ledger) is a link."""
-    ground.paths.blob(BLOB).unlink()
-    head = {"etag": BLOB, "size": len(WEIGHTS), "host": "gone", "boot": "gone", "space": "", "pid": 1, "started": 1}
-    line = f"0 {len(WEIGHTS)} 00000000\n"
-    data = ground.paths.blobs / f"{BLOB}.0123abcd.incomplete"
-    ledger = ground.paths.blobs / f"{BLOB}.0123abcd.ledger.incomplete"
-    if ledger_leads_out:
-        data.write_bytes(bytes(len(WEIGHTS)))
-        ground.lead_out(ledger)
-    else:
-        ledger.write_text(json.dumps(head) + "\n" + line)
-        ground.lead_out(data, "weights")
-
-
-def _store(ground: Ground, what: str) -> None:
-    """The shared store, of which a part leads out."""
-    make(ground.cache, FILES, "org/sharing", style="shared", commit=ground.commit)
-    entry = ground.cache / "blobs" / xet(WEIGHTS)[:2] / xet(WEIGHTS)
-    if what in ("folder", "prefix"):
-        ground.move_out(ground.cache / "blobs" if what == "folder" else entry.parent)
-    elif what == "entry":
-        ground.lead_out(entry, "weights")
-    else:
-        ground.lead_out(entry.with_name(f"{entry.name}.{what}"))
-
-
-def _trash(ground: Ground, place: Path) -> None:
-    """What a removal left that has ended: a link, and a folder with links in it."""
-    place.mkdir(parents=True)
-    for name in (f"999999.1.{'0' * 16}.01234567", "1.2.x"):
-        (place / name).symlink_to(ground.outside / "folder")
-    inside = place / f"999998.1.{'0' * 16}.01234567" / "blobs"
-    inside.mkdir(parents=True)
-    (inside / BLOB).symlink_to(ground.outside / "weights")
-    (inside.parent / "snapshots").symlink_to(ground.outside)
-    age(place, 3)
-
-
-PLANTS: Mapping[str, Callable[[Ground], None]] = {
-    "repository": lambda ground: ground.move_out(ground.paths.path),
-    "blobs": lambda ground: ground.move_out(ground.paths.blobs),
-    "snapshots": lambda ground: ground.move_out(ground.paths.snapshots),
-    "revision": lambda ground: ground.move_out(ground.paths.snapshot(ground.commit)),
-    "folder-in-revision": lambda ground: ground.move_out(ground.paths.snapshot(ground.commit) / "sub"),
-    "refs": lambda ground: ground.move_out(ground.paths.refs),
-    "trees": lambda ground: ground.move_out(ground.paths.path / "trees"),
-    "no-exist": lambda ground: ground.move_out(ground.paths.path / ".no_exist"),
-    "blob": lambda ground: ground.lead_out(ground.paths.blob(BLOB)),
-    "blob-with-right-bytes": lambda ground: ground.lead_out(ground.paths.blob(BLOB), "weights"),
-    "blob-relative": lambda ground: ground.lead_out(ground.paths.blob(BLOB), "weights", relative=True),
-    "blob-folder": lambda ground: ground.lead_out(ground.paths.blob(BLOB), "folder"),
-    "file": lambda ground: ground.lead_out(ground.paths.snapshot(ground.commit) / "model.safetensors"),
-    "file-with-right-bytes": lambda ground: ground.lead_out(
-        ground.paths.snapshot(ground.commit) / "model.safetensors", "weights"
-    ),
-    "file-relative": lambda ground: ground.lead_out(
-        ground.paths.snapshot(ground.commit) / "model.safetensors", "weights", relative=True
-    ),
-    "file-folder": lambda ground: ground.lead_out(ground.paths.snapshot(ground.commit) / "model.safetensors", "folder"),
-    "ref": lambda ground: ground.lead_out(ground.paths.refs / "main"),
-    "tree": lambda ground: ground.lead_out(ground.paths.tree(ground.commit)),
-    "part": lambda ground: _part(ground, ledger_leads_out=False),
-    "ledger": lambda ground: _part(ground, ledger_leads_out=True),
-    "notes": lambda ground: ground.move_out(ground.paths.notes),
-    **{f"notes-{name}": lambda ground, name=name: ground.move_out(ground.paths.notes / name) for name in NOTES},  # type: ignore[misc]
-    "pin": lambda ground: ground.lead_out(ground.paths.notes / "pins" / ground.commit),
-    "use": lambda ground: ground.lead_out(ground.paths.notes / "used" / ground.commit),
-    "active": lambda ground: ground.lead_out(ground.paths.notes / "active" / "0123456789abcdef"),
-    "output": lambda ground: ground.lead_out(ground.paths.notes / "outputs" / "0123.json"),
-    "trash": lambda ground: _trash(ground, ground.paths.notes / "trash"),
-    "trash-of-repositories": lambda ground: _trash(ground, ground.cache / ".locks" / ".hubclient-trash"),
-    "trash-leads-out": lambda ground: ground.move_out(ground.cache / ".locks" / ".hubclient-trash"),
-    "locks": lambda ground: ground.move_out(ground.cache / ".locks"),
-    "locks-of-repository": lambda ground: ground.move_out(ground.locks),
-    "lock": lambda ground: ground.lead_out(ground.locks / f"{BLOB}.lock"),
-    "tag": lambda ground: ground.lead_out(ground.cache / "CACHEDIR.TAG", "absent"),
-    **{f"store-{name}": lambda ground, name=name: _store(ground, name) for name in ("folder", "prefix", "entry", "refs", "lock")},  # type: ignore[misc]
-}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
-    with HubServer(root=tmp_path_factory.mktemp("served"), cdn=False) as running:
+    with HubServer(root=tmp_path_factory.mktemp("served"), cdn=False, xet=True) as running:
         running.repo(NAME).commit(FILES, lfs=lambda name, size: size >= LARGE)
         yield running
 
@@ -172,6 +49,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer) -
     for name, value in (("HF_HOME", tmp_path / "home"), ("HF_HUB_CACHE", tmp_path / "hub"), ("HF_ENDPOINT", server.endpoint)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hubclient.cache.removal.SETTLE", 0.01)
     server.clear()
     (commit,) = server.repo(NAME).commits
     return Ground(tmp_path, commit)
@@ -194,6 +72,33 @@ def test_no_planted_link_leads_anybody_out(ground: Ground, plant: str, command: 
     assert listing(ground.outside) == before, said
     assert not seen, said
     sane(said)
+
+
+@pytest.mark.parametrize("plant", BESIDE_A_DOWNLOAD)
+def test_a_download_writes_nothing_outside(ground: Ground, server: HubServer, plant: str):
+    commit = server.repo("org/big").commit({"big.bin": BIG, "small.txt": b"s"})
+    BESIDE_A_DOWNLOAD[plant](ground)
+    before = listing(ground.outside)
+    with watching(ground.outside) as seen:
+        said = hubclient("pull", "org/big")
+    assert listing(ground.outside) == before and not seen, said
+    sane(said)
+    if said.code == 0:
+        snapshot = ground.cache / "models--org--big" / "snapshots" / commit
+        assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == {"big.bin": BIG, "small.txt": b"s"}
+        assert (snapshot / "big.bin").resolve().is_relative_to(ground.cache.resolve())
+    else:
+        assert said.code == 4 and "is not the folder" in said.sentence
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+def test_a_branch_that_cannot_be_read_costs_no_revision(ground: Ground, how: str):
+    UNREADABLE[how](ground)
+    before = listing(ground.paths.snapshots)
+    for command in (["prune", "--grace", "0"], ["gc", "--grace", "0"]):
+        assert hubclient("cache", *command, "--yes").code == 0
+    assert listing(ground.paths.snapshots) == before and ground.paths.blob(BLOB).read_bytes() == WEIGHTS
+    assert hubclient("cache", "rm", NAME, "--yes").code == 0 and not ground.paths.snapshot(ground.commit).exists()
 
 
 # Nonsense in what is read
@@ -287,8 +192,17 @@ HOSTILE = (
     "nul\0byte",
     "aux.json",
     "a" * 5000,
+    "a/./b",
+    "trailing.",
+    "line\nbreak",
+    ".",
+    "..",
+    "",
+    "\ud800",
+    "a\u202egnp.exe",
+    "com1.txt",
+    "x" * 256,
 )
-HOSTILE += ("a/./b", "trailing.", "line\nbreak", ".", "..", "", "\ud800", "a\u202egnp.exe", "com1.txt", "x" * 256)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -126,9 +128,18 @@ def test_the_variable_kills_a_command_of_its_own(command: tuple[str, ...], point
     assert faults(cache) == []
 
 
+def import_script(name: str) -> ModuleType:
+    spec = spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.mark.parametrize("verb", ["pull", "gc", "repair", "sync", "verify"])
-def test_killed_at_random(verb: str) -> None:
-    """The same as 200 times, on any day: `python scripts/kill_at_random.py`."""
-    line = [sys.executable, str(ROOT / "scripts" / "kill_at_random.py"), "--rounds", "15", "--verb", verb, "--seed", "1"]
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_killed_at_random(verb: str, world: World, tmp_path: Path) -> None:
+    """With larger files, and as often as one likes: `python scripts/kill_at_random.py`."""
+    script = import_script("kill_at_random")
+    rounds = script.Verb(world, script.VERBS[verb], tmp_path)
+    assert [(seed, *found) for seed in range(15) if (found := rounds.play(seed))] == []
+    assert rounds.counts["killed"] > 5

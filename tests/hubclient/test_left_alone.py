@@ -82,6 +82,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer, fi
         server.clear()
         return Place(cache, layout, commit, "1" * 40, out)
 
+    monkeypatch.setattr("hubclient.cache.removal.SETTLE", 0.01)
     monkeypatch.chdir(tmp_path)
     return made
 
@@ -172,8 +173,7 @@ def _is_useless(path: str, layout: str, commit: str) -> bool:
     """What no branch or tag names, and what leads nowhere."""
     if layout == "hub-detached":
         return commit not in path and not path.startswith(f"{FOLDER}/refs")
-    detached = tuple(f"models--peers--refs-is-a-file/{part}" for part in ("snapshots", "blobs", "trees"))
-    return _leads_nowhere(path, layout) or (layout == "hub-broken" and path.startswith(detached))
+    return _leads_nowhere(path, layout)
 
 
 def _leads_nowhere(path: str, layout: str) -> bool:

@@ -314,7 +314,7 @@ def test_what_huggingface_hub_brought_is_listed_verified_and_not_fetched_again(c
     assert not faults(cache)
 
     server.clear()
-    include = [part for file in brought.files for part in ("--include", file)]
+    include = [word for file in brought.files for word in ("--include", file)]
     pulled = hubclient("pull", f"org/name@{brought.revision}", *include, "--json")
     assert pulled.code == 0 and json.loads(pulled.out)["downloaded_bytes"] == 0 and json.loads(pulled.out)["fetched"] == []
     assert not server.asked("/resolve/") and len(server.requests) == 1 + brought.asks
@@ -353,7 +353,8 @@ def test_both_link_to_the_store_for_all_repositories_and_either_may_go(cache: Pa
     server.clear()
     python("import huggingface_hub as hub; hub.snapshot_download('org/two')", HF_HUB_DISABLE_XET="0")
     assert hubclient("pull", "org/three").code == 0
-    assert not server.asked("model.safetensors", "GET"), "both took the store's"
+    sent = sum(request.sent_bytes for request in server.asked("model.safetensors", "GET") + server.asked(origin="cdn"))
+    assert sent < len(weights) // 10, "both took the store's"
     assert {link.resolve().relative_to(cache).parts[0] for link in links.values()} == {"blobs"}
     assert hf("cache", "rm", "model/org/one", "--yes").returncode == 0
     assert hubclient("cache", "rm", "org/two", "--yes").code == 0
