@@ -9,6 +9,7 @@ from hubclient.cache.keeping import Choice, View
 from hubclient.cache.layout import RepoId
 from hubclient.cache.model import CacheContents, CachedRepo, Leftover
 from hubclient.cache.plans import Debris, Kept, PlannedBlob, Removal, RemovalPlan, SharedRemoval, StaleRef
+from hubclient.cache.unfinished import download_of
 
 # Kinds of leftovers that go once they are older than the grace (trash and dead writers' notes at once), and those that go with what they lie beside.
 _STALE = ("incomplete", "ledger", "list", "temporary", "trash", "writer")
@@ -88,7 +89,8 @@ def _leftovers(contents: CacheContents) -> Iterator[tuple[CachedRepo | None, Lef
 def _debris(view: View, holdings: Holdings, chosen: Iterable[Choice], tidy: Tidy) -> tuple[list[Debris], list[Kept]]:
     """Leftovers that go, and those that are too young to."""
     gone = {f"{one.repo.repo.folder}/snapshots/{one.revision.commit}" for one in chosen if not one.files}
-    debris, young = [], []
+    debris: list[Debris] = []
+    young: dict[str, Kept] = {}
     for repo, left in _leftovers(view.contents):
         owner = repo.repo if repo is not None else None
         folder, _, name = left.path.rpartition("/")
@@ -99,10 +101,16 @@ def _debris(view: View, holdings: Holdings, chosen: Iterable[Choice], tidy: Tidy
         elif not _tidied(owner, tidy) or not (left.kind in _STALE or (left.kind == "lock" and owner is None)):
             continue
         elif left.kind not in _AT_ONCE and (needed or view.is_fresh(left.modified)):
-            young.append(Kept(left.path, "may be needed by a running pull" if needed else view.written(left.modified), left.size))
+            why = "may be needed by a running pull" if needed else view.written(left.modified)
+            young.setdefault(download_of(left.path), Kept(_called(left, owner), why, left.size))
         else:
             debris.append(Debris(left.path, left.kind, left.size, owner))
-    return debris, young
+    return debris, list(young.values())
+
+
+def _called(left: Leftover, owner: RepoId | None) -> str:
+    """What to call a leftover that stays; of a download the part and its ledger are one."""
+    return f"an unfinished download of {owner}" if owner is not None and left.kind in ("incomplete", "ledger") else left.path
 
 
 def _goes_whole(
@@ -130,7 +138,7 @@ def _strangers(contents: CacheContents, chosen: list[Choice]) -> Iterator[Kept]:
     going = {choice.key for choice in chosen if not choice.files}
     for repo in contents.repos:
         if repo.revisions and all((repo.repo, revision.commit) in going for revision in repo.revisions):
-            yield from (Kept(left.path, "is left alone", left.size) for left in repo.leftovers if left.kind == "unknown")
+            yield from (Kept(left.path, "is left alone", left.size) for left in repo.leftovers if left.kind in ("unknown", "pin"))
 
 
 def _stale_refs(view: View, tidy: Tidy) -> Iterator[StaleRef]:

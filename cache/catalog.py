@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hubclient.cache.model import CacheContents, CachedRepo
 
 _BATCH = 64  # repositories in a transaction
+_STALE = 86_400.0  # seconds after which an interrupted verification is not gone on with: bits may have rotted since
 _Result = TypeVar("_Result")
 
 
@@ -77,7 +78,7 @@ class Catalog:
     # what is in the cache
 
     def refresh(self) -> None:
-        """Look at every repository whose folders are not as they were, and forget those that are gone."""
+        """Look at every repository whose folders are not as they were, and forget those that are gone; not while the cache cannot be read."""
         self._safely(self._refresh)
 
     def rebuild(self) -> None:
@@ -102,12 +103,12 @@ class Catalog:
     # what a verification found
 
     def start_run(self, selection: str, *, again: bool = False) -> int:
-        """The number of a verification of what `selection` says: the last one if that was interrupted, unless `again`."""
+        """The number of a verification of what `selection` says: the last one if that was interrupted within a day, unless `again`."""
 
         def start() -> int:
             with self._transaction():
-                find = "SELECT max(id) FROM runs WHERE selection = ? AND finished IS NULL"
-                (found,) = self._file.execute(find, (selection,)).fetchone()
+                find = "SELECT max(id) FROM runs WHERE selection = ? AND finished IS NULL AND started > ?"
+                (found,) = self._file.execute(find, (selection, time.time() - _STALE)).fetchone()
                 if found is not None and not again:
                     return int(found)
                 self._file.execute("DELETE FROM runs WHERE selection = ?", (selection,))
@@ -144,6 +145,8 @@ class Catalog:
     def _refresh(self) -> None:
         known = {folder: rest for folder, *rest in self._file.execute(_STATES)}
         present = self._present()
+        if present is None:
+            return
         root = os.fsencode(self._cache)
         stale = [name for name in present if name not in known or not stamps.hold(root, *known[name])]
         gone = known.keys() - set(present)
@@ -152,12 +155,16 @@ class Catalog:
         if gone:
             self._replace((), gone)
 
-    def _present(self) -> list[str]:
-        """The folders of repositories, known or not."""
-        with suppress(OSError), os.scandir(self._cache) as found:
-            names = sorted(entry.name for entry in found if "--" in entry.name and entry.is_dir(follow_symlinks=False))
-            return [name for name in names if (repo := RepoId.of_folder(name)) is not None and repo.folder == name]
-        return []
+    def _present(self) -> list[str] | None:
+        """The folders of repositories, known or not; None if that cannot be told now."""
+        try:
+            with os.scandir(self._cache) as found:
+                names = sorted(entry.name for entry in found if "--" in entry.name and entry.is_dir(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError:
+            return None
+        return [name for name in names if (repo := RepoId.of_folder(name)) is not None and repo.folder == name]
 
     def _replace(self, folders: Sequence[str], gone: Iterable[str] = ()) -> None:
         """Look at repositories and note what is found."""
@@ -179,7 +186,7 @@ class Catalog:
             Row(
                 RepoSummary(
                     RepoId(name, kind), size, files, revisions, tuple(refs.split("\n")) if refs else (), modified, used,
-                    bool(pinned), faults, incomplete,
+                    bool(pinned), faults, incomplete, len(parts.split("\0")) if parts else 0,
                 ),
                 tuple(recent.split("\0")) if recent else (),
                 tuple(parts.split("\0")) if parts else (),
@@ -194,7 +201,7 @@ class Catalog:
 
         loaded = list(catalogrows.load(self._file, self._cache))
         changed = [repo.folder for repo in loaded if isinstance(repo, RepoId)]
-        if changed:
+        if changed and self._present() is not None:
             self._replace(changed)
         return contents(self._cache, look_around(self._cache), [self._settled(repo) for repo in loaded])
 

@@ -3,7 +3,7 @@
 It only saves time, so nobody is troubled with it: a file that is damaged or of another version is made anew, and where none
 can be kept (no right to write, a full disk, a file system that knows no locks) the catalog lives in memory for one command.
 
-There is one file for each cache, user and program version. A write-ahead log lets many processes read while one writes;
+There is one file for each cache, user and version of what is in it. A write-ahead log lets many processes read while one writes;
 on the file systems of networks, where it must not be used (sqlite.org/wal.html), a rollback journal does.
 """
 
@@ -81,7 +81,7 @@ def catalog_path(cache: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """Where the catalog of a cache lies: in HUBCLIENT_CATALOG, else beside the cache's settings."""
     folder = environ.get("HUBCLIENT_CATALOG") or hf_home(environ) / "hubclient"
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    named = os.fsencode(os.path.realpath(cache)) + f"\0{user}".encode()
+    named = os.fsencode(os.path.realpath(cache)) + f"\0{user}\0{VERSION}".encode()
     return Path(folder, f"catalog-{hashlib.sha256(named).hexdigest()[:16]}.sqlite3")
 
 

@@ -17,7 +17,7 @@ from hubclient.cache.look import Look, blob_of, noted_uses
 from hubclient.cache.model import CachedBlob, CachedFile, CachedRepo, CachedRevision, Leftover
 from hubclient.cache.notes import Output, Pin
 from hubclient.cache.stamps import written
-from hubclient.cache.summary import PARTS, summarise
+from hubclient.cache.summary import summarise
 
 RECENT = 4  # largest blobs of a revision that `ls` asks when they were last read
 _MOST = (1 << 63) - 1
@@ -128,7 +128,7 @@ def _grouped(connection: sqlite3.Connection, table: str) -> _Rows:
 
 def _sums(repo: CachedRepo) -> tuple[Any, ...]:
     sums = summarise(repo)
-    parts = (left.path for left in repo.leftovers if left.kind in PARTS)
+    parts = (left.path for left in repo.leftovers if left.kind == "incomplete")
     bounded = [min(number, _MOST) for number in (sums.size, sums.incomplete)]
     return (
         repo.repo.type, repo.repo.name, bounded[0], sums.files, sums.revisions, "\n".join(sums.refs), sums.modified, sums.used,

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 
 from hubclient.cache.digests import Digest
 from hubclient.cache.findings import Finding, Place
+from hubclient.cache.inside import text_inside
 from hubclient.cache.layout import RepoPaths
 from hubclient.cache.model import CachedBlob, CachedFile, CachedRepo, CachedRevision
 from hubclient.cache.notes import live, recorded_digest
 from hubclient.cache.trees import TreeEntry, read_tree
 from hubclient.errors import DamagedInput
+from hubclient.ground.words import counted
 
 _LINKS = {"dangling": "missing", "outside": "outside", "loop": "loop", "folder": "folder", "unreadable": "unreadable"}
-_ETAG_LIMIT = 256  # bytes
 
 
 @dataclass(slots=True)
@@ -81,10 +82,14 @@ def subjects(repo: CachedRepo, revisions: Sequence[CachedRevision], *, whole: bo
 
 
 def broken_refs(repo: CachedRepo, names: Iterable[str]) -> list[Finding]:
-    """Branches and tags among `names` whose commit is not here and is not on its way."""
+    """Branches and tags among `names` whose commit is not here and is not on its way; only a remark where nothing else is.
+
+    huggingface_hub writes the branch before it asks for the first file, and leaves it if that is refused.
+    """
+    kind = "ref" if repo.revisions or repo.blobs else "begun"
     here = {revision.commit for revision in repo.revisions} | live(repo.paths)
     return [
-        Finding("ref", repo.repo, f"refs/{name}", detail=repo.refs[name])
+        Finding(kind, repo.repo, f"refs/{name}", detail=repo.refs[name])
         for name in names
         if repo.refs[name] not in here and not repo.paths.snapshot(repo.refs[name]).is_dir() and (repo.paths.refs / name).exists()
     ]
@@ -135,14 +140,15 @@ def _differences(repo: CachedRepo, revision: CachedRevision, tree: Mapping[str, 
     here = {file.name for file in revision.files}
     lacking = tuple(Place(revision.commit, name) for name in tree if name not in here)
     more = tuple(Place(revision.commit, name) for name in sorted(here) if name not in tree)
-    found = [Finding("partial", repo.repo, None, lacking, detail=str(len(lacking)))] if lacking else []
+    told = f"{len(lacking):,} of {counted(len(tree), 'file')} {'was' if len(lacking) == 1 else 'were'}"
+    found = [Finding("partial", repo.repo, None, lacking, detail=told)] if lacking else []
     return found + ([Finding("unlisted", repo.repo, None, more)] if more else [])
 
 
 def _tree(repo: CachedRepo, commit: str, findings: list[Finding]) -> dict[str, TreeEntry] | None:
     path = repo.paths.tree(commit)
     try:
-        return read_tree(path)
+        return read_tree(path, portable=False)
     except DamagedInput as error:
         detail = str(error)
     except OSError as error:
@@ -172,6 +178,7 @@ def _etags(repo: CachedRepo) -> frozenset[Digest]:
     for leftover in repo.leftovers:
         if leftover.kind == "etag":
             told.add(os.path.basename(leftover.path).removesuffix(".etag"))
-            with suppress(OSError), open(repo.paths.cache / leftover.path, "rb") as file:
-                told.add(file.read(_ETAG_LIMIT).decode("ascii", "replace").strip().removeprefix("W/").strip('"'))
+            with suppress(OSError):
+                text = text_inside(repo.paths.cache / leftover.path, repo.paths.cache)
+                told.add((text or "").removeprefix("W/").strip('"'))
     return frozenset(digest for text in told if (digest := Digest.of_name(text)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -11,12 +12,21 @@ from pathlib import Path
 
 from hubclient.cache import notes
 from hubclient.cache.account import Account
-from hubclient.cache.inside import is_inside, text_inside
+from hubclient.cache.inside import check_inside, is_inside, text_inside
 from hubclient.cache.keeping import ago, shield
-from hubclient.cache.lastlook import dangling, forget_dead, modified, newest_folder, remove_empty, writing_in
+from hubclient.cache.lastlook import (
+    dangling,
+    forget_dead,
+    modified,
+    newest_folder,
+    remove_empty_folders,
+    remove_empty_repository,
+    writing_in,
+)
 from hubclient.cache.layout import LOCKS, RepoId, RepoPaths, is_commit
+from hubclient.cache.locks import courtesy_lock
 from hubclient.cache.model import CachedRevision
-from hubclient.cache.placing import courtesy_lock, make_folder, write_ref
+from hubclient.cache.placing import make_folder, write_ref
 from hubclient.cache.plans import Debris, Removal, RemovalPlan, StaleRef
 from hubclient.cache.scan import TRASH, scan_repo
 from hubclient.cache.sharedstore import hash_behind
@@ -51,7 +61,7 @@ class Clearing:
         """Take everything out of sight that still may go."""
         if self._repo in self._plan.repos and self._hide_whole():
             return
-        for removal in self._removals:
+        for removal in sorted(self._removals, key=lambda one: one.commit in self._found.leaned_on):
             with self._account.attempt(str(removal)):
                 self._hide_revision(removal)
         for ref in self._plan.refs:
@@ -71,12 +81,18 @@ class Clearing:
             with account.attempt(str(self._repo)):
                 self._whole.empty(account.gained)
                 reach("gc.trash-emptied")
+            locks = self._plan.cache / LOCKS / self._repo.folder
             with suppress(OSError):
-                erase(self._plan.cache / LOCKS / self._repo.folder, account.gained)
+                if is_inside(locks, self._plan.cache):
+                    erase(locks, account.gained)
             return
+        known = False
         with account.attempt(str(self._repo)):
             for name in self._put_back_blobs(self._trash.path / "blobs"):
-                del self.hidden[name]
+                self.hidden.pop(name, None)
+            known = True
+        if not known:  # what is needed may be in the trash still: the next removal looks again
+            return
         with account.attempt(str(self._repo)):
             self._forget(self._trash.path)
         for name, path in self.hidden.items():
@@ -85,12 +101,12 @@ class Clearing:
                 account.blobs += 1
                 reach("gc.blob-removed")
         if not notes.live(self.paths):
-            self._remove_empty_folders()
+            remove_empty_folders(self.paths, fresh=self._is_fresh(self._changed))
         with account.attempt(str(self._repo)):
             self._trash.empty(account.gained)
             reach("gc.trash-emptied")
         forget_dead(self.paths)
-        self._remove_empty_repository()
+        remove_empty_repository(self.paths, fresh=self._is_fresh(self._changed))
 
     def close(self) -> None:
         """Leave what is left to the next removal."""
@@ -113,12 +129,14 @@ class Clearing:
             self._whole = None
             return False
         reach("gc.repo-trashed")
-        if notes.live(RepoPaths(folder.parent, self._repo)):
+        moved = RepoPaths(folder.parent, self._repo)
+        wanted = "is being pulled right now" if notes.live(moved) else "is pinned" if notes.read_pins(moved) else None
+        if wanted is not None:
             with suppress(OSError):  # it has been begun anew already
                 os.rename(folder, self.paths.path)
                 trash.close()
                 self._whole = None
-                self._account.keep(str(self._repo), "is being pulled right now")
+                self._account.keep(str(self._repo), wanted)
                 return True
         account = self._account
         account.repos.append(self._repo)
@@ -135,7 +153,7 @@ class Clearing:
             return f"holds {shown(stranger)}, which is left alone"
         if self._writing.commits or any(self._is_busy(left.path) for left in found.leftovers if left.kind == "incomplete"):
             return "is being pulled right now"
-        if found.pin:
+        if notes.read_pins(self.paths) or found.pin:
             return "is pinned"
         planned = {removal.commit for removal in self._removals if not removal.files}
         if any(revision.commit not in planned for revision in found.revisions):
@@ -143,19 +161,17 @@ class Clearing:
         changed = max([self._changed, *(left.modified for left in found.leftovers if left.kind == "incomplete")])
         if self._is_fresh(changed):
             return f"was changed {ago(self._account.now - changed)}"
-        return next(filter(None, (self._why_kept(removal) for removal in self._removals)), None)
+        return next(filter(None, (self._why_kept(removal, whole=True) for removal in self._removals)), None)
 
     # revisions
 
-    def _why_kept(self, removal: Removal) -> str | None:
-        """What keeps a revision now; None if nothing does, or it has gone already."""
+    def _why_kept(self, removal: Removal, *, whole: bool = False) -> str | None:
+        """What keeps a revision now; None if nothing does, or it has gone already. In the `whole` repository none leans on another."""
         revision = self._revision(removal.commit)
         if revision is None:
             return None
         now = math.inf if self._plan.named else self._account.now
-        leaning = (
-            self._found if removal.files or self._repo not in self._plan.repos else replace(self._found, revisions=(revision,))
-        )
+        leaning = replace(self._found, revisions=(revision,)) if whole else self._found
         why = shield(leaning, revision, self._writing, now, self._plan.grace)
         if why is not None or self._plan.named:
             return why
@@ -178,19 +194,29 @@ class Clearing:
                 self._remove_ref(name, revision.commit)
             hidden = self._trash.take(self.paths.snapshot(revision.commit), "snapshots")
             reach("gc.snapshot-trashed")
-            if revision.commit in notes.live(self.paths) and not os.path.lexists(self.paths.snapshot(revision.commit)):
+            wanted = self._why_wanted(revision.commit)
+            if wanted is not None and not os.path.lexists(self.paths.snapshot(revision.commit)):
                 os.rename(hidden, self.paths.snapshot(revision.commit))
                 for name in revision.refs:
                     write_ref(self.paths, name, revision.commit)
-                self._account.keep(str(removal), "is being pulled right now")
+                self._account.keep(str(removal), wanted)
                 return
             self._account.removals.append(removal)
+            staying = tuple(one for one in self._found.revisions if one is not revision)
+            self._found = replace(self._found, revisions=staying)
+
+    def _why_wanted(self, commit: str) -> str | None:
+        """What somebody has said since the last look at everything that keeps a revision."""
+        if commit in notes.live(self.paths):
+            return "is being pulled right now"
+        return "is pinned" if notes.read_pins(self.paths).keys() & {commit, notes.ALL} else None
 
     def _remove_files(self, removal: Removal) -> None:
         """Take single files out of a revision, and folders in it that are empty then."""
         snapshot = self.paths.snapshot(removal.commit)
         for name in removal.files:
             pointer = snapshot.joinpath(*name.split("/"))
+            check_inside(pointer, self._plan.cache)
             self._account.gained(unlink(pointer))
             reach("gc.file-removed")
             with suppress(OSError):
@@ -252,6 +278,8 @@ class Clearing:
                 (self._account.linked if why else self._account.swept).update(filter(None, [shared]))
 
     def _why_blob_stays(self, name: str) -> str | None:
+        if name not in self._found.blobs:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
         if name in self._found.shown:
             return "is shown by a revision"
         if self._writing.needs(name):
@@ -275,18 +303,29 @@ class Clearing:
         found, writing = scan_repo(self._plan.cache, self._repo), writing_in(self.paths)
         wanted = dangling(found)
         back = [name for name in names if name in wanted or writing.needs(name)]
+        faults = []
         for name in back:
-            if not os.path.lexists(self.paths.blobs / name):
-                make_folder(self.paths.blobs, self._plan.cache)
-                os.rename(folder / name, self.paths.blobs / name)
-                self._account.keep(self._called(name), "is needed after all")
-                self._account.linked.update(filter(None, [self._target(name)]))
+            try:
+                self._put_back(folder / name)
+            except (OSError, DamagedInput) as fault:  # the others are needed too
+                faults.append(fault)
+        if faults:
+            raise faults[0]
         return back
+
+    def _put_back(self, hidden: Path) -> None:
+        name = hidden.name
+        if not os.path.lexists(self.paths.blobs / name):
+            make_folder(self.paths.blobs, self._plan.cache)
+            os.rename(hidden, self.paths.blobs / name)
+            self._account.keep(self._called(name), "is needed after all")
+            self._account.linked.update(filter(None, [self._target(name)]))
 
     # the rest
 
     def _remove_debris(self, debris: Debris) -> None:
         path = self._plan.cache.joinpath(*debris.path.split("/"))
+        check_inside(path, self._plan.cache)
         if debris.kind == "trash":
             self._finish_other(path)
         elif debris.kind == "writer":
@@ -312,33 +351,6 @@ class Clearing:
         self._forget(folder)
         erase(folder, self._account.gained)
         self._account.debris += 1
-
-    def _remove_empty_folders(self) -> None:
-        """Empty folders go, but not while somebody may just have made them."""
-        for folder in (self.paths.path / ".no_exist", self.paths.path / "trees"):
-            remove_empty(folder)
-        if not self._is_fresh(self._changed):
-            remove_empty(self.paths.refs)
-            remove_empty(self.paths.blobs)
-
-    def _remove_empty_repository(self) -> None:
-        """The last folders, if nothing is in them; of whoever begins to write just now there is a note in one."""
-        for name in set(_names(self.paths.notes, self._plan.cache)) - {"trash"}:
-            remove_empty(self.paths.notes / name)
-        with suppress(OSError):
-            if os.path.lexists(
-                self.paths.notes / "trash"
-            ):  # other removals show themselves in it, by folders that are empty at first
-                (self.paths.notes / "trash").rmdir()
-            self.paths.notes.rmdir()
-        if self._is_fresh(self._changed):
-            return
-        with suppress(OSError):
-            if os.listdir(self.paths.path) == [
-                "snapshots"
-            ]:  # huggingface_hub takes a repository without the folder for a broken one
-                self.paths.snapshots.rmdir()
-            self.paths.path.rmdir()
 
     def _revision(self, commit: str) -> CachedRevision | None:
         return next((revision for revision in self._found.revisions if revision.commit == commit), None)

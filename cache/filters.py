@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from hubclient.cache.summary import RepoSummary
@@ -62,6 +62,12 @@ def ordered(rows: list[RepoSummary], sort: str) -> list[RepoSummary]:
         raise UsageError(f"there is no order {shown(sort)}", hint=f"orders: {', '.join(_SORTS)}, each with :asc or :desc")
     usual = "asc" if key == "name" else "desc"
     return sorted(rows, key=_SORTS[key], reverse=(direction or usual) != usual)
+
+
+def concerns_use(filters: Sequence[str], sort: str) -> bool:
+    """Whether conditions or an order, which were found good, ask when repositories were last used."""
+    keys = [match[1] for text in filters if (match := _CONDITION.fullmatch(text))]
+    return any(_SAME.get(key.lower(), key.lower()) == "used" for key in (*keys, sort.partition(":")[0]))
 
 
 def age(text: str) -> float | None:

@@ -30,7 +30,8 @@ FAULTS: Mapping[str, str] = MappingProxyType(
 REMARKS: Mapping[str, str] = MappingProxyType(
     {
         "unknown": "has nothing to be held against{detail}: {found}",
-        "partial": "lacks {detail} files of the commit, as after a pull of some",
+        "partial": "is not all here: {detail} never downloaded",
+        "begun": "names the commit {detail}, and nothing of the repository is here, as after a download that was refused",
         "unlisted": "is no file of the commit",
     }
 )

@@ -17,6 +17,7 @@ from hubclient.cache.notes import active
 from hubclient.cache.trash import running
 
 PATIENCE = 60.0  # seconds to wait for a removal; one that takes longer was stopped, and looks again before it goes on
+DOUBT = 5.0  # seconds to wait for one that cannot be asked, and was perhaps killed hours ago
 _PAUSE = 0.02
 
 
@@ -26,11 +27,11 @@ def writer(paths: RepoPaths, commit: str, waiting: Callable[[], None] | None = N
 
     `waiting` is called while a removal is waited for.
     """
-    end = time.monotonic() + PATIENCE
+    began, root = time.monotonic(), paths.notes / "trash"
     with ExitStack() as stack:
         while True:
             note = stack.enter_context(active(paths, commit))
-            while running(paths.notes / "trash") and time.monotonic() < end:
+            while (waited := time.monotonic() - began) < PATIENCE and running(root, surely=waited >= DOUBT):
                 if waiting is not None:
                     waiting()
                 time.sleep(_PAUSE)

@@ -11,6 +11,8 @@ import os
 import stat
 from pathlib import Path
 
+from hubclient.errors import DamagedInput
+
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO}  # links (not followed), folders, sockets
 
 
@@ -29,6 +31,12 @@ def is_inside(path: Path, cache: Path) -> bool:
         if not stat.S_ISDIR(state.st_mode):
             return False
     return True
+
+
+def check_inside(path: Path, cache: Path) -> None:
+    """DamagedInput unless `is_inside`, for what would be written or removed there."""
+    if not is_inside(path, cache):
+        raise DamagedInput("is not the folder that the cache has there, but reached by a link", file=path.parent)
 
 
 def names_inside(folder: Path, cache: Path) -> list[str]:

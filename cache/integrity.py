@@ -17,7 +17,7 @@ from hubclient.cache.claims import Subject, broken_refs, pointer_path, subjects
 from hubclient.cache.digests import Digest
 from hubclient.cache.findings import Finding, Place, Verification
 from hubclient.cache.layout import RepoId, RepoPaths
-from hubclient.cache.lookup import find_repo, find_revision
+from hubclient.cache.lookup import find_repo, find_revision, refuse_linked
 from hubclient.cache.marks import Marks
 from hubclient.cache.model import CachedRepo, CachedRevision
 from hubclient.cache.notes import record_digest
@@ -42,7 +42,8 @@ def verify(
 
     `revision` is a branch, a tag, a commit or the beginning of one. `jobs` threads, by default one per core, each with
     1 MiB. If the same call was interrupted it goes on from there, over what has not changed since; `again` starts anew.
-    `progress` is told bytes. UsageError for what is not in the cache at all; damage is a finding, not an error.
+    `progress` is told bytes. UsageError for what is not in the cache at all, DamagedInput for a link in its place;
+    damage is a finding, not an error.
     """
     chosen = _chosen(cache, repos, revision)
     waiting: list[Subject] = []
@@ -142,6 +143,7 @@ def _chosen(cache: Path, repos: Sequence[RepoId] | None, revision: str | None) -
 
 
 def _repo(cache: Path, repo: RepoId) -> CachedRepo:
+    refuse_linked(cache, repo)
     here = os.path.isdir(RepoPaths(cache, repo).path)
     return (
         scan_repo(cache, repo) if here else find_repo(scan_cache(cache), repo)

@@ -10,6 +10,7 @@ from hubclient.cache.holdings import Holdings, Name
 from hubclient.cache.layout import RepoId
 from hubclient.cache.model import CacheContents, CachedRepo, CachedRevision, SharedBlob
 from hubclient.cache.plans import Kept
+from hubclient.ground.words import counted
 
 GRACE = 3600.0  # seconds in which nothing that was touched is taken for abandoned
 
@@ -51,8 +52,7 @@ def ago(seconds: float) -> str:
     """A time that has passed, for a sentence."""
     for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)):
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+            return f"{counted(int(seconds // length), unit)} ago"
     return "just now"
 
 
@@ -77,6 +77,16 @@ class Choice(NamedTuple):
     def kept(self, why: str) -> Kept:
         """That it stays, and why."""
         return Kept(self.name, why, self.revision.size)
+
+    def of_files(self, names: tuple[str, ...]) -> Choice:
+        """The same for these files only; all there are are the revision."""
+        return self._replace(files=names if len(names) < len(self.revision.files) else ())
+
+    def joined(self, other: Choice | None) -> Choice:
+        """Both as one."""
+        if other is None or not self.files:
+            return self
+        return self.of_files(tuple(sorted({*self.files, *other.files}))) if other.files else other
 
     def release(self, holdings: Holdings) -> int:
         """Take it out; the bytes that the disk gains."""

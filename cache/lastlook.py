@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hubclient.cache import notes
+from hubclient.cache.inside import is_inside, names_inside
 from hubclient.cache.keeping import NOTHING, Writing
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.cache.model import CachedRepo
@@ -58,6 +59,32 @@ def remove_empty(folder: Path) -> None:
         for place in reversed(folders):
             with suppress(OSError):
                 os.rmdir(place)
+
+
+def remove_empty_folders(paths: RepoPaths, *, fresh: bool) -> None:
+    """Empty folders of a repository go; if they are `fresh`, not those that somebody may just have made."""
+    folders = (paths.path / ".no_exist", paths.path / "trees") + (() if fresh else (paths.refs, paths.blobs))
+    for folder in folders:
+        if is_inside(folder, paths.cache):
+            remove_empty(folder)
+
+
+def remove_empty_repository(paths: RepoPaths, *, fresh: bool) -> None:
+    """The last folders, if nothing is in them; of whoever begins to write just now there is a note in one."""
+    if not is_inside(paths.notes / "trash", paths.cache):
+        return
+    for name in set(names_inside(paths.notes, paths.cache)) - {"trash"}:
+        remove_empty(paths.notes / name)
+    with suppress(OSError):
+        if os.path.lexists(paths.notes / "trash"):  # other removals show themselves in it, by folders that are empty at first
+            (paths.notes / "trash").rmdir()
+        paths.notes.rmdir()
+    if fresh:
+        return
+    with suppress(OSError):
+        if os.listdir(paths.path) == ["snapshots"]:  # huggingface_hub takes a repository without the folder for a broken one
+            paths.snapshots.rmdir()
+        paths.path.rmdir()
 
 
 def modified(path: Path) -> float | None:

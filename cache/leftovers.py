@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Literal
 
 from hubclient.cache.model import Leftover
+from hubclient.cache.unfinished import LEDGER, PART
 
 SYSTEM = frozenset([".DS_Store", "Thumbs.db", "desktop.ini"])  # what file managers leave; huggingface_hub passes over them
 Kind = Literal["folder", "file", "link", "other"]
@@ -18,9 +19,11 @@ Kind = Literal["folder", "file", "link", "other"]
 _TEMPORARY = re.compile(
     r"\..+\.[0-9a-f]{8}\.(?:tmp|shared|new|old)|.+\.[0-9a-f]{8}\.tmp|tmp_[0-9a-f-]{36}|tmp\w{8}\.tmp", re.DOTALL
 )
+_WINDOWS = os.name == "nt"
+_MOUNT_POINT = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which only Python for Windows has
 _ENDINGS = {
-    ".ledger.incomplete": "ledger",
-    ".incomplete": "incomplete",
+    LEDGER: "ledger",
+    PART: "incomplete",
     ".downloadInProgress": "incomplete",  # llama.cpp
     ".etag": "etag",  # llama.cpp: what the server called the file beside it
     ".lock": "lock",  # huggingface_hub before 0.17
@@ -50,13 +53,18 @@ def kind_beside_files(path: str) -> str | None:
 def kind_of(entry: os.DirEntry[str]) -> Kind:
     """What an entry of a folder is, itself, no link followed."""
     try:
-        if entry.is_symlink() or (os.name == "nt" and os.path.isjunction(entry.path)):  # type: ignore[attr-defined,unused-ignore]
+        if entry.is_symlink() or (_WINDOWS and _is_junction(entry)):
             return "link"
         if entry.is_dir(follow_symlinks=False):
             return "folder"
         return "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError:
         return "other"
+
+
+def _is_junction(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder that leads elsewhere; os.path.isjunction is there from Python 3.12 on."""
+    return getattr(entry.stat(follow_symlinks=False), "st_reparse_tag", 0) == _MOUNT_POINT
 
 
 def leftover(path: str, name: str, kind: str) -> Iterator[Leftover]:

@@ -9,20 +9,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from hubclient.cache import notes, sharedstore
+from hubclient.cache import notes, sharedstore, stamps
 from hubclient.cache.digests import Digest
 from hubclient.cache.layout import RepoId, RepoPaths, is_commit
 from hubclient.cache.leftovers import SYSTEM, is_temporary, kind_beside_blobs, kind_beside_files, kind_of, leftover
 from hubclient.cache.links import Resolver, plain, plain_target
 from hubclient.cache.model import CachedBlob, CachedFile, CachedRepo, CachedRevision, Leftover
 from hubclient.cache.notes import Output, Pin
-from hubclient.cache.stamps import UNSETTLED, Stamp
+from hubclient.cache.stamps import UNSETTLED, Stamp, stamp
+from hubclient.cache.trees import read_tree
 from hubclient.cache.walking import Reader
+from hubclient.errors import DamagedInput
 
 _KNOWN = frozenset(["blobs", "snapshots", "refs", "trees", ".no_exist", ".hubclient"])
 _NOTES = frozenset(["active", "digests", "outputs", "pins", "trash", "used"])
 _REF_LENGTH = 4096  # bytes; a commit's is 40
-_TREE_LENGTH = 256 << 20
+_TREE_LENGTH = 32 << 20  # bytes, about 100,000 files; how many a longer list has is not counted
 _TREE_ENTRY = re.compile(rb'"blob_id"\s*:\s*"')  # a file name cannot hold this, its quotes are escaped
 _WINDOWS = os.name == "nt"  # there, what a folder tells of a file lacks the inode
 
@@ -66,7 +68,9 @@ class _Eye:
         self._held: set[str] = set()
         self._leftovers: list[Leftover] = []
         self._strange: set[str] = set()  # places of known names that are no folders
+        self._lists: dict[str, Mapping[str, object] | None] = {}  # what each commit should have, once that is asked
         self._blind = False  # whether something that may show blobs is of no kind that we know
+        self._recent = stamps.began() - stamps.RACY
         self._resolver = Resolver(self._cache, self._folder, self._reader.seen)
 
     def look(self) -> Look:
@@ -134,6 +138,7 @@ class _Eye:
         except OSError:  # gone meanwhile
             return
         blob = self._blobs[name] = blob_of(name, state)
+        self._growing(f"{self._folder}/blobs/{name}", state)
         inode = blob.device, blob.inode
         self._inodes[inode] = min(name, self._inodes.get(inode, name))
 
@@ -176,7 +181,7 @@ class _Eye:
             if ending == ".json" and commit in commits and kind_of(entry) == "file":
                 data = self._reader.content(where, _TREE_LENGTH)
                 if data is not None:
-                    counts[commit] = len(_TREE_ENTRY.findall(data))
+                    counts[commit] = sum(1 for _ in _TREE_ENTRY.finditer(data))
             elif is_temporary(entry.name):
                 self._left(entry.path, where, "temporary")
         return counts
@@ -202,6 +207,9 @@ class _Eye:
                 self._strange.add(f"{folder}/{name}")
                 present -= {name}
         pins = notes.read_pins(self._paths) if "pins" in present else {}
+        for name in sorted(pins.keys() - {notes.ALL}):
+            if not os.path.isdir(self._paths.snapshot(name)):  # to be pulled, or lost: nothing to keep but the pin itself
+                self._left(os.fspath(self._paths.notes / "pins" / name), f"{folder}/pins/{name}", "pin")
         return pins, noted_uses(self._paths), notes.read_outputs(self._paths) if "outputs" in present else ()
 
     def _lost_pin(self) -> Pin | None:
@@ -229,7 +237,7 @@ class _Eye:
         files = []
         blobs, temporary = self._blobs, is_temporary
         for name, entry in self._reader.walk(folder):
-            if temporary(entry.name):
+            if temporary(entry.name) and kind_of(entry) == "file" and self._is_unlisted(commit, name):
                 self._left(entry.path, f"{folder}/{name}", "temporary")
                 continue
             up = "../" * (name.count("/") + 2) + "blobs/"
@@ -251,6 +259,17 @@ class _Eye:
         files.sort()
         return files
 
+    def _is_unlisted(self, commit: str, name: str) -> bool:
+        """Whether a file is none of its commit's; False, too, if that cannot be told: files may be called anything."""
+        if not is_commit(commit):
+            return False
+        if commit not in self._lists:
+            self._lists[commit] = None
+            with suppress(OSError, DamagedInput):
+                self._lists[commit] = read_tree(self._paths.tree(commit))
+        tree = self._lists[commit]
+        return tree is not None and name not in tree
+
     def _copied(self, commit: str, folder: str, name: str, entry: os.DirEntry[str]) -> CachedFile | None:
         """A file in a snapshot, where links are refused or somebody made a hard one."""
         where = f"{folder}/{name}"
@@ -270,6 +289,7 @@ class _Eye:
             return CachedFile(name, same, state.st_size)
         key = f"snapshots/{commit}/{name}"
         self._blobs[key] = blob_of(key, state)
+        self._growing(where, state)
         return CachedFile(name, None, state.st_size)
 
     def _led(self, where: str, name: str, target: str) -> CachedFile:
@@ -279,7 +299,6 @@ class _Eye:
         place = self._resolver.resolve(where)
         key = place.blob or place.path.removeprefix(f"{self._folder}/")
         if place.state is not None and (place.blob or key.startswith("snapshots/")):
-            key = key if place.blob else self._inodes.get((place.state.st_dev, place.state.st_ino), key)
             if key not in self._blobs:  # placed since the blobs were read, or in a snapshot
                 self._blobs[key] = blob_of(key, place.state)
             return CachedFile(name, key, self._blobs[key].size)
@@ -307,6 +326,11 @@ class _Eye:
                     where, entry.path, "is a link; it is not followed" if kind == "link" else "is unknown here; it is left alone"
                 )
         return frozenset(present)
+
+    def _growing(self, where: str, state: os.stat_result) -> None:
+        """Stamp bytes that were written to just now, and so may have become more since: no folder's time tells that."""
+        if state.st_mtime_ns >= self._recent:
+            self._reader.stamps[where] = stamp(state)
 
     def _unknown(self, where: str, path: str, fault: str) -> None:
         self._reader.warn(where, fault)

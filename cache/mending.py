@@ -9,17 +9,17 @@ mended. Every step may be the last one; the next call goes on.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from hubclient.cache.claims import pointer_path
-from hubclient.cache.digests import Digest, digest_file, quietly
+from hubclient.cache.copying import take
+from hubclient.cache.digests import Digest, digest_file
 from hubclient.cache.findings import Finding
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.model import CacheContents
-from hubclient.cache.placing import make_folder, place_blob, show_file, storing
+from hubclient.cache.placing import place_blob, show_file
 from hubclient.cache.scan import scan_cache
 from hubclient.cache.sharedstore import bytes_behind, entry_path, link_from_store, replace_entry
 from hubclient.cache.trees import TreeEntry, read_tree
@@ -115,7 +115,7 @@ def entries_of(paths: RepoPaths, finding: Finding) -> Iterator[TreeEntry]:
     """What the kept lists say of a finding's files."""
     for commit in finding.commits:
         with suppress(DamagedInput, OSError):
-            tree = read_tree(paths.tree(commit)) or {}
+            tree = read_tree(paths.tree(commit), portable=False) or {}
             yield from (tree[place.file] for place in finding.places if place.commit == commit and place.file in tree)
 
 
@@ -150,45 +150,11 @@ def _inode(path: Path | str) -> tuple[int, int] | None:
 
 def _copied(paths: RepoPaths, source: str, digest: Digest) -> Path | None:
     """A part of our own with the right bytes; None if the source changed meanwhile."""
-    part = paths.blobs / f"{digest.hex}.{secrets.token_hex(4)}.incomplete"
-    with storing(part):
-        make_folder(part.parent, paths.cache)
-        try:
-            _copy(source, part)
-            if digest_file(part, digest.algorithm) == digest:
-                reach("repair.copied")
-                return part
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(part)
-            raise
-        with suppress(OSError):
-            os.unlink(part)
-    return None
-
-
-def _copy(source: str, part: Path) -> None:
-    """Copy bytes, without moving any where the file system can share them."""
-    import shutil
-
-    with open(source, "rb", buffering=0, opener=quietly) as file, open(part, "xb", buffering=0) as copy:
-        if not _shared_extents(file.fileno(), copy.fileno()):
-            file.seek(0)
-            copy.seek(0)
-            shutil.copyfileobj(file, copy, 1 << 20)
-
-
-def _shared_extents(source: int, target: int) -> bool:
-    """Let the kernel copy all; False if it does not, between these file systems or on this system."""
-    left = os.fstat(source).st_size
-    try:
-        while left > 0 and (count := os.copy_file_range(source, target, left)):
-            left -= count
-    except (OSError, AttributeError):
-        return False
-    return left <= 0
+    taken = take(source, paths, digest)
+    if taken is None:
+        return None
+    reach("repair.copied")
+    return taken.part
 
 
 def _place(part: Path, path: Path, finding: Finding, cache: Path) -> None:
@@ -199,7 +165,6 @@ def _place(part: Path, path: Path, finding: Finding, cache: Path) -> None:
 
 def _replaced_entry(cache: Path, xet_hash: str, part: Path) -> bool:
     try:
-        replace_entry(cache, xet_hash, part)
+        return replace_entry(cache, xet_hash, part)
     except PermissionError:  # somebody else's; the repository gets a file of its own
         return False
-    return True

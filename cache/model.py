@@ -45,7 +45,7 @@ class Leftover(NamedTuple):
     """What an unfinished or foreign writer left: `path`, relative to the cache, with slashes.
 
     `kind`: "incomplete", "ledger", "etag", "lock", "temporary", "trash", "ref" (a branch or tag that cannot be read), "writer"
-    (the note of a dead one), "list" (of links to an entry of the shared store that is gone), "unknown" (left alone).
+    (the note of a dead one), "pin" (of a commit that is not here), "list" (of links to an entry of the shared store that is gone), "unknown" (left alone).
     """
 
     path: str

@@ -25,10 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from hubclient.cache.digests import Digest
-from hubclient.cache.inside import is_inside, names_inside, read_inside
+from hubclient.cache.inside import check_inside, is_inside, names_inside, read_inside
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.cache.owner import Owner
 from hubclient.cache.placing import in_spite_of_removals, make_folder
@@ -38,6 +39,7 @@ from hubclient.ground.strictjson import parse_object
 
 ALL = "all"
 FORGOTTEN = 86_400.0  # seconds after which a writer that cannot be asked counts as gone
+REFRESH = 300.0  # seconds between two signs of life of a writer
 _LIMIT = 1 << 20  # bytes
 
 
@@ -85,8 +87,7 @@ def write_pin(paths: RepoPaths, commit: str | None, why: str = "") -> Pin:
 def remove_pin(paths: RepoPaths, commit: str | None) -> bool:
     """Take a pin away; False if there was none. EnvironmentFault if the cache cannot be written."""
     path = paths.notes / "pins" / (commit or ALL)
-    if not is_inside(path, paths.cache):
-        raise DamagedInput("is not the folder that the cache has there, but reached by a link", file=path.parent)
+    check_inside(path, paths.cache)
     try:
         path.unlink()
     except FileNotFoundError:
@@ -102,10 +103,10 @@ def mark_used(paths: RepoPaths, commit: str) -> bool:
     try:
         make_folder(path.parent, paths.cache)
         try:
-            os.utime(path, follow_symlinks=False)
+            _touch(path)
         except FileNotFoundError:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # which follows no link
-    except (OSError, DamagedInput, NotImplementedError):
+    except (OSError, DamagedInput):
         return False
     return True
 
@@ -173,14 +174,24 @@ def forget_revision(paths: RepoPaths, commit: str) -> None:
 
 @contextmanager
 def active(paths: RepoPaths, commit: str) -> Iterator[Path]:
-    """While the block runs, the revision counts as being written, see `gate.py`; gives the note's path. EnvironmentFault."""
+    """While the block runs, however long, the revision counts as being written, see `gate.py`; gives the note's path. EnvironmentFault."""
     path = paths.notes / "active" / secrets.token_hex(8)
     _write(path, {"commit": commit, **asdict(Owner.this())})
+    over = Event()
+    Thread(target=_keep_fresh, args=(path, over), name="note", daemon=True).start()
     try:
         yield path
     finally:
+        over.set()
         with suppress(OSError):
             path.unlink()
+
+
+def _keep_fresh(note: Path, over: Event) -> None:
+    """Other machines and containers can tell only by its time that the writer lives."""
+    while not over.wait(REFRESH):
+        with suppress(OSError):
+            _touch(note)
 
 
 def live(paths: RepoPaths) -> frozenset[str]:
@@ -235,6 +246,11 @@ def _read(path: Path) -> bytes | None:
         return read_inside(path, _cache_of(path), _LIMIT)
     except OSError:
         return None
+
+
+def _touch(path: Path) -> None:
+    """Let a note's time be now; a link in its place is not followed, where the system can do without. OSError."""
+    os.utime(path, follow_symlinks=os.utime not in os.supports_follow_symlinks)
 
 
 def _unlink(paths: RepoPaths, path: Path) -> None:

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hubclient.cache.inside import is_inside, text_inside
+from hubclient.cache.inside import text_inside
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.errors import DamagedInput, EnvironmentFault, NotEnoughSpace
 from hubclient.ground.atomic import replace_file, temporary_name
+from hubclient.ground.environment import switched_on
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
 
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of model files, which can be fetched again (https://bford.info/cachedir).\n"
 _TRIES = 8
-_TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -83,9 +83,23 @@ def write_ref(paths: RepoPaths, name: str, commit: str) -> None:
     with storing(path):
         if text_inside(path, paths.cache) == commit:
             return
+        _make_way(paths, name, commit)
         make_folder(path.parent, paths.cache)
         make_folder(paths.blobs, paths.cache)
         replace_file(path, commit.encode(), through=paths.blobs)  # in refs/ it would be a branch
+
+
+def _make_way(paths: RepoPaths, name: str, commit: str) -> None:
+    """Remove a ref whose name the folders of another one need: as in git there cannot be both, so the Hub has it no longer."""
+    parts = name.split("/")
+    for count in range(1, len(parts)):
+        path = paths.refs.joinpath(*parts[:count])
+        other = text_inside(path, paths.cache)
+        if other == commit:
+            told = f"is a branch or tag that names the commit of {shown(name)} too, and stands where that needs a folder"
+            raise DamagedInput(told, file=path, hint="once the file is removed the same command goes through")
+        if other is not None and is_commit(other):
+            path.unlink()
 
 
 def read_ref(paths: RepoPaths, name: str) -> str | None:
@@ -128,42 +142,6 @@ def _make(parts: Sequence[str], cache: Path) -> None:
 
 
 @contextmanager
-def courtesy_lock(
-    path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None, mode: int = 0o664
-) -> Iterator[bool]:
-    """Hold the lock that all writers of a blob take, huggingface_hub included, so that nothing is fetched twice.
-
-    Yields True; or False, without `wait`, if somebody else holds it. Where locks do not work or cannot be written it is
-    True as well: nothing may rest on a lock. `waiting` is called about every second while we wait, and may raise.
-    """
-    if path.is_symlink() or not is_inside(path, path.parents[2]):  # <cache>/.locks/<repository>/<lock>, <cache>/blobs/<xx>/<lock>
-        yield True
-        return
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path, mode=mode)
-    held = False
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while not held:
-            try:
-                lock.acquire(timeout=1 if wait else 0)
-                held = True
-            except Timeout:
-                if not wait:
-                    break
-                if waiting is not None:
-                    waiting()
-    except (OSError, NotImplementedError):
-        held = True
-    try:
-        yield held
-    finally:
-        with suppress(OSError):
-            lock.release()
-
-
-@contextmanager
 def storing(path: Path) -> Iterator[None]:
     """The system's refusals, while something is written at `path`, as errors of ours."""
     try:
@@ -180,7 +158,7 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def _show(blob: Path, target: str, pointer: Path, temporary: Path) -> str:
-    if os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() not in _TRUE:
+    if not switched_on("HF_HUB_DISABLE_SYMLINKS"):
         try:
             os.symlink(target, temporary)
         except (OSError, NotImplementedError) as error:

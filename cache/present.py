@@ -12,9 +12,10 @@ from threading import Event
 
 from hubclient.cache.digests import digest_file
 from hubclient.cache.layout import RepoPaths
-from hubclient.cache.sharedstore import hash_behind
+from hubclient.cache.sharedstore import is_whole
 from hubclient.cache.trees import TreeEntry
 from hubclient.errors import DamagedInput, EnvironmentFault
+from hubclient.ground.machine import cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Present:
         return (*self.missing, *self.damaged)
 
 
-def look(
+def present_of(
     paths: RepoPaths,
     commit: str,
     entries: Mapping[str, TreeEntry],
@@ -63,27 +64,16 @@ def look(
 
 def _places(paths: RepoPaths, snapshot: str, entries: Mapping[str, TreeEntry]) -> dict[str, list[str]]:
     """Where bytes of the right size are: in the snapshot itself, where links are refused, and as a blob."""
-    blobs, whole = f"{paths.blobs}{os.sep}", str(paths.cache)
-    is_blob = cache(_is_blob)  # many names may have the same bytes
+    blobs = f"{paths.blobs}{os.sep}"
+    whole = cache(is_whole)  # many names may have the same bytes
     found: dict[str, list[str]] = {}
     for name, entry in entries.items():
         state = _state(snapshot + name)
         own = state is not None and stat.S_ISREG(state.st_mode) and state.st_size == entry.size
         found[name] = [snapshot + name] if own else []
-        if entry.etag and is_blob(blobs + entry.etag, entry.size, whole):
+        if entry.etag and whole(blobs + entry.etag, entry.size, paths.cache):
             found[name].append(blobs + entry.etag)
     return found
-
-
-def _is_blob(blob: str, size: int, whole: str) -> bool:
-    """Whether it is a file of that size, or a link into the store for all repositories that leads to one."""
-    state = _state(blob)
-    if state is not None and stat.S_ISLNK(state.st_mode):
-        target = _target(blob)
-        if hash_behind(blob, target, whole) is None:
-            return False
-        state = _state(os.path.join(os.path.dirname(blob), target))
-    return state is not None and stat.S_ISREG(state.st_mode) and state.st_size == size
 
 
 def _shows(pointer: str, place: str) -> bool:
@@ -112,7 +102,7 @@ def _damaged(
         except OSError as error:
             raise EnvironmentFault(f"{place}: cannot be read ({error.strerror})", place) from error
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         try:
             return frozenset(place for place, bad in zip(digests, pool.map(wrong, digests), strict=True) if bad)
         finally:

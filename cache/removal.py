@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hubclient.cache.account import Account
 from hubclient.cache.clearing import Clearing
-from hubclient.cache.inside import is_inside
+from hubclient.cache.inside import check_inside, is_inside
 from hubclient.cache.keeping import Writing
 from hubclient.cache.lastlook import forget_dead, writing_in
 from hubclient.cache.layout import LOCKS, RepoId, RepoPaths
@@ -51,10 +51,11 @@ def carry_out(
     """
     plan = replace(plan, cache=cache)
     account = Account(time.time() if now is None else now, progress)
-    clearings = [Clearing(plan, repo, account) for repo in _writable(plan, account)]
+    clearings: list[Clearing] = []
     try:
-        for clearing in clearings:
-            clearing.hide()
+        for repo in _writable(plan, account):
+            clearings.append(Clearing(plan, repo, account))  # which looks, so it must be right before
+            clearings[-1].hide()
         if any(clearing.hidden for clearing in clearings):
             time.sleep(SETTLE)
         for clearing in clearings:
@@ -100,6 +101,7 @@ def _remove_debris(plan: RemovalPlan, account: Account) -> None:
     for debris in plan.debris:
         path = plan.cache.joinpath(*debris.path.split("/"))
         with account.attempt(debris.path):
+            check_inside(path, plan.cache)
             if debris.repo is not None or (debris.kind == "lock" and os.path.lexists(plan.cache / path.name)):
                 continue
             if debris.kind == "trash" and not abandoned(path):

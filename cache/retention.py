@@ -6,7 +6,7 @@ Pure functions over what a look at the disk found; nothing is read or removed he
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from hubclient.cache.plans import Kept, RemovalPlan
 from hubclient.errors import EnvironmentFault, UsageError
 from hubclient.ground.names import shown
 
-__all__ = ["GRACE", "Live", "Policy", "plan_gc", "plan_prune", "plan_rm"]
+__all__ = ["GRACE", "Live", "Named", "Policy", "plan_gc", "plan_prune", "plan_rm", "plan_rm_all"]
 
 _DETACHED = "no branch or tag names it"
 
@@ -28,14 +28,14 @@ _DETACHED = "no branch or tag names it"
 class Policy:
     """What `plan_gc` keeps the cache to: `max_size` in bytes, `max_age` and `grace` in seconds, `keep_last` revisions of each repository.
 
-    Without `detached` a revision that no branch or tag names goes only by size or age, like the others.
+    With `detached` a revision that no branch or tag names goes in any case, as `plan_prune` has it; else only like the others.
     """
 
     max_size: int | None = None
     max_age: float | None = None
     keep_last: int | None = None
     grace: float = GRACE
-    detached: bool = True
+    detached: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_size", "max_age", "keep_last", "grace"):
@@ -47,7 +47,7 @@ Rule = Callable[[Choice], str | None]  # why a revision goes; None if it may sta
 
 
 def plan_gc(contents: CacheContents, policy: Policy, *, now: float, live: Live | None = None) -> RemovalPlan:
-    """What goes to keep the cache within a policy: what is of no use (see `plan_prune`), then what was least recently used.
+    """What goes to keep the cache within a policy: what no revision shows and unfinished writers left, then what was least recently used.
 
     Revisions not used for `max_age` go; then, until the cache takes no more than `max_size`, those whose last use is
     longest ago, except where nothing would be gained. `keep_last` revisions of each repository, the last used, are kept
@@ -72,7 +72,7 @@ def plan_prune(contents: CacheContents, *, now: float, grace: float = GRACE, liv
     What is pinned, written by a running pull, or was used or written within the grace stays; so do files of unknown kinds.
     """
     view = View(contents, now, grace, live or {})
-    sorted_out = _sort_out(view, _rule_of(Policy(), now), {})
+    sorted_out = _sort_out(view, _rule_of(Policy(detached=True), now), {})
     return assemble(view, sorted_out.chosen, sorted_out.kept)
 
 
@@ -84,15 +84,34 @@ def plan_rm(
     A file goes from all revisions unless one is named. UsageError for what is not here or pinned, EnvironmentFault for what
     a running pull writes.
     """
-    found = find_repo(contents, repo)
+    return plan_rm_all(contents, [Named(repo, revision, file)], live=live)
+
+
+def plan_rm_all(contents: CacheContents, named: Iterable[Named], *, live: Live | None = None) -> RemovalPlan:
+    """What goes when the user names all of that; see `plan_rm`. If something of it cannot go, nothing does."""
     view = View(contents, math.inf, 0.0, live or {}, named=True)
-    revisions = found.revisions if revision is None else (find_revision(found, revision),)
-    chosen = [Choice(found, one, "it was named") for one in revisions]
-    if file is not None:
-        chosen = _with_file(found, chosen, file)
-    whole = revision is None and file is None
-    _refuse_shielded(view, found, chosen, whole)
-    return assemble(view, chosen, [], tidy={repo} if whole else ())
+    chosen: dict[tuple[RepoId, str], Choice] = {}
+    tidy = set()
+    for one in named:
+        found = find_repo(contents, one.repo)
+        revisions = found.revisions if one.revision is None else (find_revision(found, one.revision),)
+        choices = [Choice(found, revision, "it was named") for revision in revisions]
+        if one.file is not None:
+            choices = _with_file(found, choices, one.file)
+        whole = one.revision is None and one.file is None
+        _refuse_shielded(view, found, choices, whole)
+        for choice in choices:
+            chosen[choice.key] = choice.joined(chosen.get(choice.key))
+        tidy |= {one.repo} if whole else set()
+    return assemble(view, list(chosen.values()), [], tidy=tidy)
+
+
+class Named(NamedTuple):
+    """What the user names: a repository, a revision of it, a file or a folder of one or all."""
+
+    repo: RepoId
+    revision: str | None = None
+    file: str | None = None
 
 
 class _SortedOut(NamedTuple):
@@ -166,13 +185,18 @@ def _until_it_fits(view: View, sorted_out: _SortedOut, excess: int) -> list[Choi
 
 
 def _with_file(repo: CachedRepo, chosen: list[Choice], name: str) -> list[Choice]:
-    """The same choices for one file; a revision that holds no other goes as a whole."""
-    found = [choice for choice in chosen if any(file.name == name for file in choice.revision.files)]
+    """The same choices for one file, or a folder's; a revision that holds no other goes as a whole."""
+    fitting = [(choice, tuple(file.name for file in choice.revision.files if _is_named(file.name, name))) for choice in chosen]
+    found = [choice.of_files(names) for choice, names in fitting if names]
     if not found:
         known = {file.name for choice in chosen for file in choice.revision.files}
         told = f"{repo.repo} has no file {shown(name)} in the cache{likely(name, sorted(known))}"
         raise UsageError(told, hint=f"`hubclient cache show {repo.repo}` lists its files")
-    return [choice._replace(files=(name,) if len(choice.revision.files) > 1 else ()) for choice in found]
+    return found
+
+
+def _is_named(file: str, name: str) -> bool:
+    return file == name or file.startswith(name.rstrip("/") + "/")
 
 
 def _refuse_shielded(view: View, repo: CachedRepo, chosen: list[Choice], whole: bool) -> None:
@@ -182,6 +206,10 @@ def _refuse_shielded(view: View, repo: CachedRepo, chosen: list[Choice], whole: 
     if pinned or (whole and repo.pin):
         told = f"{pinned.name} {view.shield(pinned)}" if pinned else f"{repo.repo} is pinned"
         raise UsageError(told, hint=f"`hubclient cache unpin {repo.repo}` lets it go")
+    if whole and any(left.kind == "pin" for left in repo.leftovers):
+        raise UsageError(
+            f"{repo.repo} has a pin of a revision that is not here", hint=f"`hubclient cache unpin {repo.repo}@COMMIT` lets it go"
+        )
     leaned_on = next((choice for choice in chosen if not whole and choice.revision.commit in repo.leaned_on), None)
     if leaned_on:
         raise UsageError(f"{leaned_on.name} {view.shield(leaned_on)}", hint="remove that one first, or the whole repository")

@@ -23,7 +23,9 @@ from pathlib import Path
 from hubclient.cache.digests import Digest, digest_file
 from hubclient.cache.inside import is_inside, read_inside
 from hubclient.cache.layout import FOLDERS, SHARED
-from hubclient.cache.placing import courtesy_lock, make_folder, seal
+from hubclient.cache.locks import store_lock
+from hubclient.cache.placing import make_folder, seal
+from hubclient.errors import EnvironmentFault
 from hubclient.ground.faultpoints import reach
 
 MARKER = ".huggingface-shared-blobs"
@@ -98,6 +100,20 @@ def bytes_behind(path: Path | str, cache: Path) -> Path | None:
     return place if whole else None
 
 
+def is_whole(blob: Path | str, size: int, cache: Path) -> bool:
+    """Whether a repository's blob is there with its full size, as a file or as a link to the store's entry; its bytes are not looked at.
+
+    EnvironmentFault if that cannot be told.
+    """
+    try:
+        place = bytes_behind(blob, cache)
+        return place is not None and os.lstat(place).st_size == size
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise EnvironmentFault(f"{blob}: cannot be read ({error.strerror})", blob) from error
+
+
 def references(cache: Path, xet_hash: str) -> tuple[str, ...] | None:
     """The repositories' blobs that are links to an entry, as paths in the cache; None if that cannot be told."""
     try:
@@ -113,7 +129,7 @@ def references(cache: Path, xet_hash: str) -> tuple[str, ...] | None:
 def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size: int) -> bool:
     """Make a repository's blob a link to the store's entry, if that holds the right bytes; they are hashed first.
 
-    False if there is no such entry, its bytes are others, or no link can be made; then nothing has changed.
+    False if there is no such entry, its bytes are others, or no link can be made or its lock be had; then nothing has changed.
     """
     entry = entry_path(cache, xet_hash)
     relative = os.path.relpath(blob, cache).replace(os.sep, "/")
@@ -123,8 +139,8 @@ def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size
         return False
     temporary = blob.with_name(f".{blob.name[:200]}.{secrets.token_hex(4)}.shared")
     try:
-        with courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
-            if not _same_size(entry, size):
+        with store_lock(_beside(cache, xet_hash, "lock")) as held:
+            if not held or not _same_size(entry, size):
                 return False
             make_folder(blob.parent, cache)
             os.symlink(os.path.relpath(entry, blob.parent), temporary)
@@ -142,14 +158,14 @@ def link_from_store(blob: Path, xet_hash: str, cache: Path, digest: Digest, size
 def sweep(cache: Path, xet_hash: str) -> int:
     """Remove an entry that no link leads to any more; returns the bytes freed.
 
-    Where its list of links is missing or cannot be read nothing is removed; lines that no longer hold are taken out of it. A
-    list that has lost its entry goes, too.
+    Where its list of links is missing or cannot be read, or its lock not be had, nothing is removed; lines that no longer hold
+    are taken out of it. A list that has lost its entry goes, too.
     """
     entry, manifest = entry_path(cache, xet_hash), _beside(cache, xet_hash, "refs")
     if not _HASH.fullmatch(xet_hash) or not is_store(cache) or not is_inside(entry, cache):
         return 0
-    with suppress(OSError), courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
-        links = references(cache, xet_hash)
+    with suppress(OSError), store_lock(_beside(cache, xet_hash, "lock")) as held:
+        links = references(cache, xet_hash) if held else None
         if links == () and not os.path.lexists(entry):
             os.unlink(manifest)
             return 0
@@ -166,16 +182,22 @@ def sweep(cache: Path, xet_hash: str) -> int:
     return 0
 
 
-def replace_entry(cache: Path, xet_hash: str, part: Path) -> None:
-    """Put checked bytes in place of an entry's, in one step, so that all links to it show them. OSError, DamagedInput."""
+def replace_entry(cache: Path, xet_hash: str, part: Path) -> bool:
+    """Put checked bytes in place of an entry's, in one step, so that all links to it show them. OSError, DamagedInput.
+
+    False if its lock cannot be had; then nothing has changed.
+    """
     entry = entry_path(cache, xet_hash)
     make_folder(entry.parent, cache)
-    with courtesy_lock(_beside(cache, xet_hash, "lock"), mode=0o666):
+    with store_lock(_beside(cache, xet_hash, "lock")) as held:
+        if not held:
+            return False
         seal(part)
         with suppress(FileNotFoundError):
             os.chmod(part, stat.S_IMODE(os.lstat(entry).st_mode))  # who may read it is the cache's own rule
         reach("repair.shared")
         os.replace(part, entry)
+    return True
 
 
 def _beside(cache: Path, xet_hash: str, ending: str) -> Path:
@@ -220,13 +242,16 @@ def _holds(entry: Path, digest: Digest, size: int) -> bool:
 
 def _append(manifest: Path, line: str) -> None:
     """Add a line, on the disk before the link that it tells of is seen; through no link that somebody planted."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(manifest, flags, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
             raise OSError(f"{manifest} is no file")
         _for_everybody(descriptor)
-        os.write(descriptor, f"{line}\n".encode())
+        os.lseek(descriptor, max(0, state.st_size - 1), os.SEEK_SET)
+        torn = os.read(descriptor, 1) not in (b"", b"\n")  # by a writer that was killed: its line and ours must not become one
+        os.write(descriptor, b"\n" * torn + f"{line}\n".encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

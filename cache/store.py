@@ -39,11 +39,19 @@ class Cache:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = Path(os.path.abspath(path if path is not None else default_cache()))
 
-    def ls(self, filters: Sequence[str] = (), *, sort: str = "name", limit: int | None = None) -> tuple[RepoSummary, ...]:
+    @property
+    def exists(self) -> bool:
+        """Whether it has been begun; without one there is nothing in it, which is no error unless something is named."""
+        try:
+            return bool(self._there())
+        except SourceMissing:
+            return False
+
+    def ls(self, filters: str | Sequence[str] = (), *, sort: str = "name", limit: int | None = None) -> tuple[RepoSummary, ...]:
         """A line for each repository; `filters` such as "size>1GB" and `sort` as in `hubclient.cache.filters`."""
         from hubclient.cache.listing import ls
 
-        return ls(self._there(), filters=filters, sort=sort, limit=limit) if self._exists else ()
+        return ls(self._there(), filters=filters, sort=sort, limit=limit) if self.exists else ()
 
     def show(self, source: str | Asked) -> CachedRepo:
         """All that is known of a repository, or of one revision of it."""
@@ -56,13 +64,14 @@ class Cache:
         """What takes the room, and what could be had back."""
         from hubclient.cache.listing import stats
 
-        return stats(self._there())
+        return stats(self.path, catalog=self.exists)
 
     def contents(self) -> CacheContents:
         """Everything, looked at now."""
+        from hubclient.cache.model import CacheContents
         from hubclient.cache.scan import scan_cache
 
-        return scan_cache(self._there())
+        return scan_cache(self._there()) if self.exists else CacheContents(self.path, ())
 
     def verify(
         self,
@@ -79,6 +88,8 @@ class Cache:
         from hubclient.cache.findings import together
         from hubclient.cache.integrity import verify
 
+        if not sources and not self.exists:
+            return together(())
         asked = [_asked(source) for source in sources]
         whole = [one.repo for one in asked if one.given is None]
         options = {"jobs": jobs, "again": again, "progress": progress}
@@ -116,13 +127,15 @@ class Cache:
         found = self.contents()
         return plan_prune(found, now=time.time(), grace=GRACE if grace is None else grace, live=live_pulls(found))
 
-    def plan_rm(self, source: str | Asked) -> RemovalPlan:
-        """What goes with a repository, a revision, or a file of it."""
+    def plan_rm(self, *sources: str | Asked) -> RemovalPlan:
+        """What goes with repositories, revisions, files or folders of them."""
         from hubclient.cache.removal import live_pulls
-        from hubclient.cache.retention import plan_rm
+        from hubclient.cache.retention import Named, plan_rm_all
 
-        asked, found = _asked(source), self.contents()
-        return plan_rm(found, asked.repo, asked.given, asked.file, live=live_pulls(found))
+        named = [Named(asked.repo, asked.given, asked.file) for asked in map(_asked, sources)]
+        self._there()
+        found = self.contents()
+        return plan_rm_all(found, named, live=live_pulls(found))
 
     def gc(self, policy: Policy) -> Removed:
         """Keep the cache within bounds: `plan_gc`, carried out."""
@@ -132,9 +145,9 @@ class Cache:
         """Remove what is of no use to anybody: `plan_prune`, carried out."""
         return self.carry_out(self.plan_prune(grace=grace))
 
-    def rm(self, source: str | Asked) -> Removed:
-        """Remove a repository, a revision, or a file of it: `plan_rm`, carried out."""
-        return self.carry_out(self.plan_rm(source))
+    def rm(self, *sources: str | Asked) -> Removed:
+        """Remove repositories, revisions, files or folders of them: `plan_rm`, carried out."""
+        return self.carry_out(self.plan_rm(*sources))
 
     def carry_out(self, plan: RemovalPlan, *, progress: Callable[[int], None] | None = None) -> Removed:
         """Remove what a plan says, as far as the disk still allows it."""
@@ -148,19 +161,16 @@ class Cache:
         found = self.show(asked)
         return found.paths, found.revisions[0].commit if asked.given else None
 
-    @property
-    def _exists(self) -> bool:
-        return self.path.is_dir()
-
     def _there(self) -> Path:
-        if not self._exists:
-            if self.path.exists():
-                raise EnvironmentFault(f"{self.path}: is no folder, and so no cache", self.path)
-            raise SourceMissing(
-                f"{self.path}: there is no cache here",
-                self.path,
-                hint="`hubclient pull org/name` begins one; HF_HUB_CACHE names another",
-            )
+        try:
+            os.scandir(self.path).close()
+        except FileNotFoundError as error:
+            hint = "`hubclient pull org/name` begins one; HF_HUB_CACHE names another"
+            raise SourceMissing(f"{self.path}: there is no cache here", self.path, hint=hint) from error
+        except NotADirectoryError as error:
+            raise EnvironmentFault(f"{self.path}: is no folder, and so no cache", self.path) from error
+        except OSError as error:
+            raise EnvironmentFault(f"{self.path}: the cache cannot be read ({error.strerror})", self.path) from error
         return self.path
 
 

@@ -12,7 +12,8 @@ from hubclient.cache.catalog import Mark
 from hubclient.cache.digests import Digest
 from hubclient.cache.model import CacheContents, CachedBlob, CachedRepo
 from hubclient.cache.retention import plan_prune
-from hubclient.cache.summary import PARTS, RepoSummary, summarise
+from hubclient.cache.summary import RepoSummary, summarise
+from hubclient.cache.unfinished import download_of
 
 _FEW = 5  # of the largest and of the longest unused repositories
 _LONGEST = 16  # letters of an ending that tells a format
@@ -78,7 +79,6 @@ def tally(contents: CacheContents, verified: Iterable[Mark], now: float) -> Stat
     rows = [summarise(repo) for repo in repos]
     revisions = [revision for repo in repos for revision in repo.revisions]
     marks = _holding(contents, verified)
-    parts = (left.size for repo in repos for left in repo.leftovers if left.kind in PARTS)
     return Stats(
         path=contents.path,
         size=contents.size,
@@ -91,7 +91,7 @@ def tally(contents: CacheContents, verified: Iterable[Mark], now: float) -> Stat
         formats=_by_format(repos),
         duplicates=_duplicates(repos, marks),
         verified=Share.of(_once((blob, None) for _, _, blob in _blobs(repos, marks))[None]),
-        incomplete=Share.of(parts),
+        incomplete=_unfinished(repos),
         unreferenced=Share.of(revision.size for revision in revisions if not revision.refs),
         pinned=sum(row.pinned for row in rows),
         faults=sum(row.faults for row in rows),
@@ -149,6 +149,16 @@ def _format(name: str | None) -> str:
         return "unshown"
     ending = name.rpartition("/")[2].rpartition(".")[2].lower()
     return ending if "." in name and ending.isalnum() and len(ending) <= _LONGEST else "other"
+
+
+def _unfinished(repos: Iterable[CachedRepo]) -> Share:
+    """Downloads, a part with its ledger being one."""
+    sizes: dict[str, int] = defaultdict(int)
+    for repo in repos:
+        for left in repo.leftovers:
+            if left.kind in ("incomplete", "ledger"):
+                sizes[download_of(left.path)] += left.size
+    return Share.of(sizes.values())
 
 
 def _duplicates(repos: Iterable[CachedRepo], marks: dict[_Key, str]) -> Share:

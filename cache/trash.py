@@ -12,15 +12,18 @@ import secrets
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from hubclient.cache.inside import check_inside
 from hubclient.cache.notes import FORGOTTEN
 from hubclient.cache.owner import Owner
 from hubclient.cache.placing import make_folder
 
 _NAME = re.compile(r"(\d+)\.(\d+)\.([0-9a-f]{16})\.[0-9a-f]{8}")
 _RUNNING: set[str] = set()  # folders of this process's own removals
+_LONG = 512  # bytes of a path; systems take 1024 and more, and a name has 255
 _WINDOWS = os.name == "nt"
 
 
@@ -38,7 +41,8 @@ class Trash:
         make_folder(self.path, self._cache)
 
     def take(self, path: Path, *under: str) -> Path:
-        """Rename something into the trash, where its folder is `under`. OSError, DamagedInput."""
+        """Rename something of the cache into the trash, where its folder is `under`. OSError, DamagedInput."""
+        check_inside(path, self._cache)
         folder = self.path.joinpath(*under)
         make_folder(folder, self._cache)
         os.rename(path, folder / path.name)
@@ -56,23 +60,32 @@ class Trash:
 
 def abandoned(folder: Path) -> bool:
     """Whether the removal that a folder in the trash belongs to has ended; one that cannot be asked has after a day."""
+    known = _ended(folder)
+    return time.time() - os.lstat(folder).st_mtime > FORGOTTEN if known is None else known
+
+
+def _ended(folder: Path) -> bool | None:
+    """Whether its removal has; None if that cannot be asked."""
     named = _NAME.fullmatch(folder.name)
     this = Owner.this()
     if named and named[3] == _place(this):
         if int(named[1]) == this.pid and int(named[2]) == this.started:
             return folder.name not in _RUNNING
         alive = Owner(this.host, this.space, int(named[1]), int(named[2])).alive
-        if alive is not None:
-            return not alive
-    return time.time() - os.lstat(folder).st_mtime > FORGOTTEN
+        return None if alive is None else not alive
+    return None
 
 
-def running(root: Path) -> bool:
-    """Whether there is a removal in a trash folder that has not ended."""
-    try:
-        return any(not abandoned(root / name) for name in os.listdir(root))
-    except OSError:  # all of it has gone meanwhile
-        return False
+def running(root: Path, *, surely: bool = False) -> bool:
+    """Whether there is a removal in a trash folder that has not ended; `surely`: one that says so itself when it is asked."""
+    names = []
+    with suppress(OSError):  # none, or all of it has gone
+        names = os.listdir(root)
+    for name in names:
+        with suppress(OSError):  # this one has gone meanwhile
+            if _ended(root / name) is False if surely else not abandoned(root / name):
+                return True
+    return False
 
 
 def erase(path: str | Path, gained: Callable[[int], None]) -> None:
@@ -87,11 +100,21 @@ def erase(path: str | Path, gained: Callable[[int], None]) -> None:
         with os.scandir(folder) as found:
             for entry in list(found):
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append(_within_reach(entry.path, folders[0]))
                 else:
                     gained(unlink(entry.path))
     for folder in reversed(folders):
         os.rmdir(folder)
+
+
+def _within_reach(folder: str, top: str) -> str:
+    """Where a folder inside `top` is: moved up into that if the paths in it may become longer than the system takes. OSError."""
+    if len(os.fsencode(folder)) <= _LONG or os.path.dirname(folder) == top:
+        return folder
+    os.chmod(folder, stat.S_IRWXU)
+    moved = os.path.join(top, f".{secrets.token_hex(8)}")
+    os.rename(folder, moved)
+    return moved
 
 
 def unlink(path: str | Path) -> int:

@@ -15,7 +15,7 @@ from hubclient.cache.digests import Digest
 from hubclient.cache.inside import read_inside
 from hubclient.errors import DamagedInput
 from hubclient.ground.atomic import replace_file
-from hubclient.ground.names import safe_relative, shown
+from hubclient.ground.names import MAX_NAME_BYTES, safe_relative, shown
 from hubclient.ground.strictjson import parse_object
 
 _VERSION = 1
@@ -45,6 +45,10 @@ class TreeEntry:
 def checked_entry(name: str, entry: TreeEntry, source: str, taken: set[str] | None = None) -> TreeEntry:
     """The entry, if its name and numbers are sane. DamagedInput names `source` (a file or URL) and the fault."""
     safe_relative(name, source=source, taken=taken)
+    return _checked_values(name, entry, source)
+
+
+def _checked_values(name: str, entry: TreeEntry, source: str) -> TreeEntry:
     digest = Digest.of_name(entry.etag)
     if digest is None or digest != entry.digest:
         raise DamagedInput(f"{shown(name)} has the digest {shown(entry.etag)}, which is none", file=source)
@@ -55,8 +59,12 @@ def checked_entry(name: str, entry: TreeEntry, source: str, taken: set[str] | No
     return entry
 
 
-def read_tree(path: Path) -> dict[str, TreeEntry] | None:
-    """The list in a file, None if there is no such file (a link is none) or it is of another version. DamagedInput if it is broken; OSError."""
+def read_tree(path: Path, *, portable: bool = True) -> dict[str, TreeEntry] | None:
+    """The list in a file, None if there is no such file (a link is none) or it is of another version. DamagedInput if it is broken; OSError.
+
+    With `portable` names that some system would not take, or would take for one another, make it broken. Without, names are to
+    be compared with those that are here, and never to become paths.
+    """
     data = read_inside(path, path.parents[2], _LIMIT + 1)  # <cache>/<repository>/trees/<commit>.json
     if data is None:
         return None
@@ -69,7 +77,10 @@ def read_tree(path: Path) -> dict[str, TreeEntry] | None:
     if not isinstance(files, dict):
         raise DamagedInput('has no "files"', file=path)
     taken: set[str] = set()
-    return {name: checked_entry(name, _entry(name, info, path), str(path), taken) for name, info in files.items()}
+    source = str(path)
+    if portable:
+        return {name: checked_entry(name, _entry(name, info, path), source, taken) for name, info in files.items()}
+    return {_possible(name, source): _checked_values(name, _entry(name, info, path), source) for name, info in files.items()}
 
 
 def write_tree(path: Path, entries: Mapping[str, TreeEntry]) -> None:
@@ -79,6 +90,17 @@ def write_tree(path: Path, entries: Mapping[str, TreeEntry]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format_version": _VERSION, "files": {name: _told(entries[name]) for name in sorted(entries)}}
     replace_file(path, json.dumps(content, indent=1).encode())
+
+
+def _possible(name: str, source: str) -> str:
+    """The name, if a file inside a folder can have it on some system."""
+    try:
+        fits = "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES and not {"", ".", ".."}.intersection(name.split("/"))
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise DamagedInput(f"no file can have the name {shown(name)}", file=source)
+    return name
 
 
 def _entry(name: str, info: Any, path: Path) -> TreeEntry:

@@ -223,7 +223,10 @@ class Format(Protocol):
     folder: bool
 
     def detect(self, path: Path) -> bool:
-        """Whether `path` (a file or a folder) looks like this format; cheap, never raises on odd content."""
+        """Whether `path` (a file or a folder) looks like this format; cheap, never raises on odd content.
+
+        EnvironmentFault if that cannot be read, or does not come: it must not be taken for another format.
+        """
         ...
 
     def open(self, path: Path) -> OpenedCheckpoint:

@@ -60,6 +60,12 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
 
 
+def is_file(path: Path) -> bool:
+    """Whether `path` is, or links to, a regular file; an EnvironmentFault if the system does not let us know."""
+    with _plainly(path, "read"):
+        return path.is_file()
+
+
 def listing(folder: Path) -> list[str]:
     """The names in `folder`, sorted; SourceMissing or EnvironmentFault if it cannot be listed."""
     with _plainly(folder, "listed"):

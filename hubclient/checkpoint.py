@@ -7,20 +7,20 @@ checkpoint.save_pretrained("Llama-3.2-1B-F16.gguf", format="gguf", type="f16")
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce, wraps
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from hubclient.errors import SourceMissing, UnmappedTensor, UnsupportedFormat, UsageError
+from hubclient.errors import UnmappedTensor, UsageError
 from hubclient.formats.safetensors.reader import INDEX
 from hubclient.formats.sourcefile import open_source, source_file
 from hubclient.garbage import uncollected
 from hubclient.model import Quantization, Request, display_name, encodings_of
+from hubclient.opening import called, open_found, speaking
 from hubclient.plan import OutputPlan, Plan, lay_out, refuse_losses
 from hubclient.plugins import get_host
 from hubclient.spokes import spoke
@@ -39,23 +39,6 @@ if TYPE_CHECKING:
 
 _PARTS = (None, "tokenizer", "config", "text", "projector")
 _PLACEHOLDER = re.compile(r"\{(\w*)\}")
-
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-def _spoken(method: Callable[Concatenate[Checkpoint, _P], _T]) -> Callable[Concatenate[Checkpoint, _P], _T]:
-    """The method, in whose errors files of the Hub are called so."""
-
-    @wraps(method)
-    def call(checkpoint: Checkpoint, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        with contextlib.ExitStack() as stack:
-            for origin in checkpoint.origins:
-                stack.enter_context(origin.speaking())
-            return method(checkpoint, *args, **kwargs)
-
-    return call
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,9 @@ class Checkpoint:
 
             text = cls.from_pretrained(source, host=host, headers_only=True)
             vision = cls.from_pretrained(projector, host=host, headers_only=True)
-            both = cls(joined(text.opened, vision.opened), host, (*text.origins, *vision.origins))
+            origins = (*text.origins, *vision.origins)
+            with speaking(origins):
+                both = cls(joined(text.opened, vision.opened), host, origins)
             return both if headers_only else both.with_weights(progress)
         from hubclient.hub.source import locate
 
@@ -107,9 +92,7 @@ class Checkpoint:
     def at(cls, located: Located, host: Host | None = None) -> Checkpoint:
         """Open what was found (`hubclient.hub.source.locate`), with headers only if no more of it is here."""
         host = host or get_host()
-        with located.speaking():
-            opened = _open_small(located.path) if located.weightless else _open(located.path, host, located.only)
-            return cls(located.holding(opened), host, (located,))
+        return cls(open_found(located, host), host, (located,))
 
     @property
     def headers_only(self) -> bool:
@@ -135,10 +118,10 @@ class Checkpoint:
 
     @cached_property
     @uncollected()
-    @_spoken
     def model(self) -> Model:
         """The canonical view: Hugging Face names and config. Raises UnsupportedArchitecture, UnmappedTensor, DamagedInput."""
-        return spoke(self.host.format(self.format)).read(self.opened, self.host)
+        with speaking(self.origins):
+            return spoke(self.host.format(self.format)).read(self.opened, self.host)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -152,7 +135,7 @@ class Checkpoint:
 
     def called(self, path: Path) -> str:
         """A file of its own as users know it: by its path, or one of which only headers are here as `org/name:file`."""
-        return reduce(lambda text, origin: origin.said(text), self.origins, str(path))
+        return called(self.origins, path)
 
     @property
     def inputs(self) -> frozenset[Path]:
@@ -163,7 +146,6 @@ class Checkpoint:
         return frozenset(item.resolve() for item in found)
 
     @uncollected()
-    @_spoken
     def plan(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -196,26 +178,8 @@ class Checkpoint:
         wishes = quantization or Quantization()
         if wishes.chooses and not getattr(writer, "RECIPES", False):
             raise UsageError(f"{', '.join(wishes.options)} can be asked for with GGUF alone, and this is {format}")
-        model = self._part(only)
-        if only != "tokenizer":
-            refuse_without_layout(model, format)
-        asked = (Request(name, pre, max_shard_size, only, group_size, wishes) for name in names)
-        written = (writer.write(model, part) for request in asked for part in writer.parts(model, request))
-        try:
-            targets = _distinct(replace(target, nonfinite=wishes.nonfinite, measured=wishes.measure) for target in written)
-        except UnmappedTensor as error:
-            from hubclient.spokes.belonging import explained
-
-            raise explained(model, error, self.host) from None
-        paths = self._paths(out, format, targets, only)
-        outputs = tuple(self._lay_out(path, format, target) for path, target in zip(paths, targets, strict=True))
-        for output in outputs:
-            self._check_output(output)
-            if not wishes.requantize:
-                _refuse_requantising(output)
-        architecture = model.architecture.name if only != "tokenizer" else None
-        sources = (*self.opened.all_files, *_sources(wishes))
-        return Plan(self.opened.path, self.format, architecture, sources, outputs)
+        with speaking(self.origins):
+            return self._planned(out, format, [Request(name, pre, max_shard_size, only, group_size, wishes) for name in names])
 
     def save_pretrained(
         self,
@@ -259,6 +223,28 @@ class Checkpoint:
 
         wishes = {"private": private, "create_pr": create_pr, "revision": revision, "message": message}
         return Hub().push(self.with_weights().opened.path, repo, **wishes, progress=progress)
+
+    def _planned(self, out: str | os.PathLike[str] | None, format_name: str, requests: Sequence[Request]) -> Plan:
+        writer, only, wishes = spoke(self.host.format(format_name)), requests[0].only, requests[0].quantization
+        model = self._part(only)
+        if only != "tokenizer":
+            refuse_without_layout(model, format_name)
+        written = (writer.write(model, part) for request in requests for part in writer.parts(model, request))
+        try:
+            targets = _distinct(replace(target, nonfinite=wishes.nonfinite, measured=wishes.measure) for target in written)
+        except UnmappedTensor as error:
+            from hubclient.spokes.belonging import explained
+
+            raise explained(model, error, self.host) from None
+        paths = self._paths(out, format_name, targets, only)
+        outputs = tuple(self._lay_out(path, format_name, target) for path, target in zip(paths, targets, strict=True))
+        for output in outputs:
+            self._check_output(output)
+            if not wishes.requantize:
+                _refuse_requantising(output)
+        architecture = model.architecture.name if only != "tokenizer" else None
+        sources = (*self.opened.all_files, *_sources(wishes))
+        return Plan(self.opened.path, self.format, architecture, sources, outputs, self.origins)
 
     def _part(self, only: str | None) -> Model:
         if only != "tokenizer":
@@ -308,27 +294,6 @@ class Checkpoint:
                 raise UsageError(f"{file}: is neither a file nor a folder, and is not replaced")
 
 
-def _open_small(path: Path) -> OpenedCheckpoint:
-    from hubclient.formats.safetensors import open_folder_without_weights
-
-    return open_folder_without_weights(path)
-
-
-def _open(path: Path, host: Host, only: str | None) -> OpenedCheckpoint:
-    """What is at `path`, by the first format that knows it; SourceMissing, UnsupportedFormat."""
-    if not path.exists():
-        raise SourceMissing(f"{path}: there is no such file or folder", path)
-    for format_ in host.formats():
-        if format_.detect(path):
-            with contextlib.nullcontext() if only is None else contextlib.suppress(UnsupportedFormat):
-                opened = format_.open(path)
-                return replace(opened, companion=None) if only == "text" else opened
-    if only is not None and path.is_dir():
-        return _open_small(path)
-    known = ", ".join(format_.name for format_ in host.formats())
-    raise UnsupportedFormat(f"{path}: is no checkpoint in a known format ({known})")
-
-
 def run(
     plan: Plan,
     *,
@@ -351,12 +316,13 @@ def run(
     from hubclient.execute import DEFAULT_MEMORY, execute
     from hubclient.traces import note_outputs
 
-    if strict:
-        refuse_losses(plan)
     memory = max_memory or DEFAULT_MEMORY
     options = {"jobs": jobs, "executor": executor, "progress": progress, "stage": stage, "told": told}
-    outcome = execute(plan, max_memory=memory, force=force, **options)  # type: ignore[arg-type]
-    note_outputs(plan)
+    with speaking(plan.origins):
+        if strict:
+            refuse_losses(plan)
+        outcome = execute(plan, max_memory=memory, force=force, **options)  # type: ignore[arg-type]
+        note_outputs(plan)
     return outcome
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.errors import HubclientError
 from hubclient.mix import joined, mix
+from hubclient.opening import speaking
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
@@ -72,7 +73,8 @@ def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
 def _weightless(checkpoint: Checkpoint) -> str:
     """Why there are no weights that could be converted."""
     try:
-        checkpoint.host.format(checkpoint.format).open(checkpoint.opened.path)
+        with speaking(checkpoint.origins):
+            checkpoint.host.format(checkpoint.format).open(checkpoint.opened.path)
     except HubclientError as error:
         return str(error)
     return "there are no tensors"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hubclient import __version__
 from hubclient.architectures.language.arrays import Array, Leaf
@@ -21,6 +21,10 @@ from hubclient.formats.encodings import ENCODINGS
 from hubclient.formats.model import Encoding, FileLayout, SourceFile
 from hubclient.garbage import uncollected
 from hubclient.model import Inline, Target, encodings_of
+from hubclient.opening import called
+
+if TYPE_CHECKING:
+    from hubclient.hub.source import Located
 
 _SCHEMA = 1
 _WIDER = {
@@ -200,13 +204,21 @@ class OutputPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A conversion: sources, with the state they were planned from, and outputs."""
+    """A conversion: sources, with the state they were planned from, and outputs.
+
+    `origins` are where the sources are from; what of them is a temporary folder of headers is there as long as the plan.
+    """
 
     source: Path
     source_format: str
     architecture: str | None
     sources: tuple[SourceFile, ...]
     outputs: tuple[OutputPlan, ...]
+    origins: tuple[Located, ...] = field(default=(), compare=False, repr=False)
+
+    def called(self, path: Path) -> str:
+        """A source as users know it: by its path, or one of which only headers are here as `org/name:file`."""
+        return called(self.origins, path)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -242,16 +254,21 @@ class Plan:
         return digest.hexdigest()
 
     @uncollected()
-    def as_json(self, called: Callable[[Path], str] = str) -> dict[str, Any]:
-        """The plan as plain data, for `--dry-run --json` and for comparison; sources are `called` so."""
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain data, for `--dry-run --json` and for comparison."""
         return {
             "schema": _SCHEMA,
-            "source": called(self.source),
+            "source": self.called(self.source),
             "source_format": self.source_format,
             "architecture": self.architecture,
             "source_state": self.source_state,
             "sources": [
-                {"path": called(file.path), "bytes": file.size, "mtime_ns": file.mtime_ns, "header_sha256": file.header_digest}
+                {
+                    "path": self.called(file.path),
+                    "bytes": file.size,
+                    "mtime_ns": file.mtime_ns,
+                    "header_sha256": file.header_digest,
+                }
                 for file in self.sources
             ],
             "outputs": [{"fingerprint": self.fingerprint(output), **output.as_json()} for output in self.outputs],
@@ -261,7 +278,7 @@ class Plan:
 def refuse_losses(plan: Plan) -> None:
     """Lossy if anything is not carried over."""
     if plan.losses:
-        raise Lossy(f"{plan.source}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
+        raise Lossy(f"{plan.called(plan.source)}: not everything would be carried over: {'; '.join(plan.losses)}", plan.losses)
 
 
 def lay_out(target: Target, files: tuple[FileLayout, ...]) -> Iterator[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ _SNAPSHOTS = "snapshots"
 
 
 def snapshot_of(path: Path) -> tuple[RepoPaths, str] | None:
-    """The repository's places and the commit, if `path` is, or is in, a snapshot of a Hugging Face cache."""
-    path = path.absolute()
-    for folder in (path, *path.parents):
+    """The repository's places and the commit, if `path` is, or is in, a snapshot of a Hugging Face cache; no link is followed."""
+    whole = Path(os.path.normpath(path.absolute()))
+    for folder in (whole, *whole.parents):
         if folder.parent.name == _SNAPSHOTS and is_commit(folder.name):
             repo = RepoId.of_folder(folder.parent.parent.name)
             return (RepoPaths(folder.parent.parent.parent, repo), folder.name) if repo is not None else None

@@ -44,6 +44,7 @@ Verdict = Literal["exact", "within", "wrong", "missing", "extra"]
 _TILE = 1 << 20  # elements
 _TILE_ACROSS = 1 << 23  # the same for transposed matrices, of which every tile reads all
 # Keys that name the file, not the model; our own keys; and what an encoding is called.
+_LINE = 80  # characters of two values that are told
 _UNCOMPARED = (
     "general.name",
     "general.file_type",
@@ -282,7 +283,14 @@ def _unequal(want: Mapping[str, Any], have: Mapping[str, Any]) -> Iterable[str]:
         elif key not in want:
             yield f"{key} is not expected"
         elif not _equal(want[key], have[key]):
-            yield f"{key} differs"
+            yield f"{key} differs{_values(want[key], have[key])}"
+
+
+def _values(want: Any, have: Any) -> str:
+    """Both, where they are short enough for a line."""
+    told = f": {have!r} instead of {want!r}"
+    plain = all(isinstance(value, str | int | float) for value in (want, have))
+    return told if plain and len(told) <= _LINE else ""
 
 
 def _equal(one: Any, two: Any) -> bool:

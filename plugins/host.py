@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hubclient.architectures import Architecture
     from hubclient.formats.model import Format
 
+_CLOSE = 0.8  # of difflib's measure: Qwen4 and Qwen3, and no less
+
 
 class Host:
     """All installed plugins. `get_host()` is the one of this process; tests make their own with what they announce.
@@ -216,9 +218,7 @@ class Host:
         return found
 
     def _unknown_architecture(self, claim: str, name: str) -> str:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self._names(claim.removesuffix(name)), n=3)
+        near = _near(name, self._names(claim.removesuffix(name)))
         told = f"; close names: {', '.join(near)}" if near else ""
         return f"no installed plugin knows the architecture {name!r}{told}"
 
@@ -252,6 +252,20 @@ class Host:
 
             self._said.add(line)
             logging.getLogger("hubclient.plugins").warning("hubclient: %s", line)
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Names that may be meant: of a class what stands before its task is compared, which is what tells one from another."""
+    from difflib import get_close_matches
+
+    by_stem: dict[str, list[str]] = {}
+    for one in known:
+        by_stem.setdefault(_stem(one), []).append(one)
+    return [one for stem in get_close_matches(_stem(name), by_stem, n=3, cutoff=_CLOSE) for one in by_stem[stem]][:3]
+
+
+def _stem(name: str) -> str:
+    return (name.partition("For")[0] or name).removesuffix("LMHeadModel").removesuffix("Model").lower()
 
 
 @cache

@@ -11,6 +11,7 @@ as far as the machine's own timing allows.
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import statistics
@@ -97,6 +98,7 @@ def main() -> int:
     parser.add_argument("--verb", choices=[*VERBS, "all"], default="all")
     parser.add_argument("--seed", type=int, default=0, help="the first round's number (default 0)")
     arguments = parser.parse_args()
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the hub's, of clients that are gone
     wrong = False
     folder = Path(tempfile.mkdtemp(prefix="kill-at-random-"))
     with running_world(folder / "world", LARGE, TWEAKS) as world:

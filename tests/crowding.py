@@ -1,4 +1,4 @@
-"""Processes that crowd a cache, for a while: those that pull and look at once at what they have got, and those that collect.
+"""Processes that crowd a cache, until they are told to stop: those that pull and look at once at what they have got, and those that collect.
 
 Each is a call of a function here in a process of its own (`killing.Warm`), and notes in a file of its own, a line of JSON each,
 what it did and what was wrong.
@@ -13,10 +13,10 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+OVER = "over"  # a file among the notes that ends it
 NO_LOCKS = "import fcntl; fcntl.flock = lambda *_: None"  # as on file systems where it does nothing
 _HEALED = 1.0  # seconds in which a link to nothing may be one that leads somewhere again
 
@@ -54,15 +54,15 @@ def collecting(setting: str, number: str) -> None:
 
     told = _told(setting)
     grace, chance = told["grace"], random.Random(int(number))
-    with closing(_Notes(told, number)) as notes:
-        while time.time() < told["until"]:
-            limits = (
-                Policy(max_size=told["limit"], grace=grace),
-                Policy(keep_last=1, grace=grace),
-                Policy(max_age=0, grace=grace),
-                None,
-            )
-            notes.attempt(lambda: collect(Cache(told["cache"]), chance.choice(limits), grace))
+    notes = _Notes(told, number)
+    while notes.go_on():
+        limits = (
+            Policy(max_size=told["limit"], grace=grace),
+            Policy(keep_last=1, grace=grace),
+            Policy(max_age=0, grace=grace),
+            None,
+        )
+        notes.attempt(lambda: collect(Cache(told["cache"]), chance.choice(limits), grace))
 
 
 def _getting(setting: str, number: str, get: Callable[[str, dict[str, Any]], str]) -> None:
@@ -79,9 +79,9 @@ def _getting(setting: str, number: str, get: Callable[[str, dict[str, Any]], str
         snapshot = get(source, told)
         return {"did": "pulled", "source": source, **_look(Path(snapshot), told["sources"][source])}
 
-    with closing(_Notes(told, number)) as notes:
-        while time.time() < told["until"]:
-            notes.attempt(get_and_look)
+    notes = _Notes(told, number)
+    while notes.go_on():
+        notes.attempt(get_and_look)
 
 
 def _look(snapshot: Path, files: dict[str, str]) -> dict[str, Any]:
@@ -121,8 +121,11 @@ class _Notes:
     """What one process did."""
 
     def __init__(self, told: dict[str, Any], number: str) -> None:
-        self._path = Path(told["notes"], f"{number}.jsonl")
-        self._lines: list[str] = []
+        self._path, self._over = Path(told["notes"], f"{number}.jsonl"), Path(told["notes"], OVER)
+
+    def go_on(self) -> bool:
+        """Whether to do more."""
+        return not self._over.exists()
 
     def attempt(self, work: Callable[[], dict[str, Any]]) -> None:
         """Do it, and note what became of it."""
@@ -130,10 +133,8 @@ class _Notes:
             done = work()
         except Exception as error:
             done = {"did": "failed", "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
-        self._lines.append(json.dumps({"at": time.time(), **done}))
-
-    def close(self) -> None:
-        self._path.write_text("\n".join(self._lines))
+        with self._path.open("a") as file:
+            file.write(json.dumps({"at": time.time(), **done}) + "\n")
 
 
 def _told(setting: str) -> dict[str, Any]:

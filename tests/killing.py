@@ -31,6 +31,7 @@ _IMPORTED = (
     *(f"hubclient.hub.{name}" for name in ("client", "large", "locking", "nearby", "parts", "preflight", "repair", "transfer")),
     *(f"hubclient.cache.{name}" for name in ("catalogrows", "integrity", "listing", "marks", "removal", "retention", "store")),
     "asyncio",
+    "ctypes",
     "filelock",
     "huggingface_hub.hf_api",
 )
@@ -155,6 +156,7 @@ def serve() -> None:
             pid = told["wait"]
             answer: dict[str, Any] = {"ended": _ended(pid, began.pop(pid), ends.pop(pid, None))}
         else:
+            told["parent"] = os.getpid()
             pid = os.fork()
             if pid == 0:
                 _become(told)
@@ -186,6 +188,7 @@ def _become(told: dict[str, Any]) -> None:
     status = 1
     try:
         os.setpgid(0, 0)
+        _end_with(told["parent"])
         descriptor = os.open(told["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
@@ -202,6 +205,15 @@ def _become(told: dict[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the process that forked this one ends, so that no test that is broken off leaves any behind (Linux)."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _tweak(told: dict[str, Any]) -> None:

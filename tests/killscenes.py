@@ -110,8 +110,9 @@ class World:
     def copied(self, start: str, to: Path) -> Path:
         """A place of that kind, of one's own. What was one file of two names is two files in it."""
         if start not in self._made:
-            STARTS[start](self, self.folder / start)
-            self._made[start] = self.folder / start
+            made = Path(tempfile.mkdtemp(dir=self.folder)) / start
+            STARTS[start](self, made)
+            self._made[start] = made
         shutil.copytree(self._made[start], to, symlinks=True)
         for path in to.rglob("*"):  # to be read is to be used, and copying reads in no certain order
             if path.is_file() and not path.is_symlink():

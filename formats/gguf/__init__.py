@@ -24,14 +24,15 @@ class GGUF:
     folder = False
 
     def detect(self, path: Path) -> bool:
-        """Whether `path` is a file that begins like a GGUF, or is called like one."""
-        try:
-            if not path.is_file():
-                return False
-            with path.open("rb") as file:
-                return file.read(4) == b"GGUF" or path.suffix.lower() == ".gguf"
-        except OSError:
+        """Whether `path` is a file that begins like a GGUF, or is called like one. EnvironmentFault if it cannot be read."""
+        from hubclient.formats.sourcefile import is_file, open_source
+
+        if not is_file(path):
             return False
+        if path.suffix.lower() == ".gguf":
+            return True
+        with open_source(path) as (file, _):
+            return file.read(4) == b"GGUF"
 
     def open(self, path: Path) -> OpenedCheckpoint:
         """Read the headers of a file, or of all parts of a split; see `reader.open_checkpoint`.

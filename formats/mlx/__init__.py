@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubclient.errors import HubclientError, UnsupportedEncoding
+from hubclient.errors import EnvironmentFault, HubclientError, UnsupportedEncoding
 from hubclient.formats import safetensors
 from hubclient.formats.encodings import BF16
 from hubclient.formats.mlx.packing import DTYPES, made, named
@@ -23,10 +23,12 @@ class Mlx:
     folder = True
 
     def detect(self, path: Path) -> bool:
-        """Whether `path` is a folder of safetensors, or such a file, that MLX wrote."""
+        """Whether `path` is a folder of safetensors, or such a file, that MLX wrote. EnvironmentFault if that cannot be read."""
         try:
             return looks_like_mlx(path)
-        except (HubclientError, OSError):
+        except EnvironmentFault:
+            raise
+        except HubclientError:
             return False
 
     def open(self, path: Path) -> OpenedCheckpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubclient.errors import HubclientError, UnsupportedEncoding
+from hubclient.errors import EnvironmentFault, HubclientError, UnsupportedEncoding
 from hubclient.formats.encodings import BY_SAFETENSORS
 from hubclient.formats.model import Encoding, FileLayout, OpenedCheckpoint, OutputSpec
 from hubclient.formats.safetensors.reader import (
@@ -37,10 +37,12 @@ class Safetensors:
     folder = True
 
     def detect(self, path: Path) -> bool:
-        """Whether `path` is a weight file, an index, or a folder with either or with only a config.json."""
+        """Whether `path` is a weight file, an index, or a folder with either or with only a config.json. EnvironmentFault."""
         try:
             return looks_like_safetensors(path)
-        except (HubclientError, OSError):
+        except EnvironmentFault:
+            raise
+        except HubclientError:
             return False
 
     def open(self, path: Path) -> OpenedCheckpoint:

@@ -17,7 +17,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hubclient.errors import DamagedInput, HubclientError
+from hubclient.errors import DamagedInput, SourceMissing
 from hubclient.formats.encodings import BY_SAFETENSORS
 from hubclient.formats.model import Encoding, SourceFile, TensorRef
 from hubclient.formats.sourcefile import open_source, source_file
@@ -54,10 +54,13 @@ def read_header(path: Path) -> Header:
 
 
 def peek_header(path: Path) -> Mapping[str, Any]:
-    """What the header says, unchecked, to tell formats apart that share this one; empty if it says nothing."""
+    """What the header says, unchecked, to tell formats apart that share this one; empty if it says nothing, or is not there.
+
+    EnvironmentFault if it cannot be read, or does not come: what it would say is then not known.
+    """
     try:
         entries = json.loads(_text(path)[0])
-    except (ValueError, RecursionError, HubclientError):
+    except (ValueError, RecursionError, SourceMissing):  # DamagedInput is a ValueError
         return {}
     return entries if isinstance(entries, dict) else {}
 
@@ -74,11 +77,11 @@ def _text(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 def has_header(path: Path) -> bool:
-    """Whether the first bytes could begin a safetensors file; never raises on odd content."""
+    """Whether the first bytes could begin a safetensors file; never raises on odd content. EnvironmentFault."""
     try:
-        with path.open("rb") as file:
-            _length(file.read(_LENGTH.size + 1), os.fstat(file.fileno()).st_size, path)
-    except (OSError, DamagedInput):
+        with open_source(path) as (file, state):
+            _length(file.read(_LENGTH.size + 1), state.st_size, path)
+    except DamagedInput:
         return False
     return True
 

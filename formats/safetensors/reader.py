@@ -13,7 +13,7 @@ from hubclient.formats.safetensors.header import Header, has_header, read_header
 from hubclient.formats.safetensors.index import INDEX_SUFFIX, check_index, check_numbers, read_index, shard_stem
 from hubclient.formats.safetensors.planes import join
 from hubclient.formats.safetensors.sidecars import MODEL_FILES, is_sidecar, sidecars
-from hubclient.formats.sourcefile import is_folder, listing, require_regular
+from hubclient.formats.sourcefile import is_file, is_folder, listing, require_regular
 from hubclient.ground.names import shown
 
 NAME = "safetensors"
@@ -34,7 +34,7 @@ def looks_like_safetensors(path: Path) -> bool:
     if is_folder(path):
         names = listing(path)
         return bool(_weights(names)) or ("config.json" in names and not any(name.endswith(".gguf") for name in names))
-    return path.name.endswith((SUFFIX, INDEX_SUFFIX)) or (path.is_file() and has_header(path))
+    return path.name.endswith((SUFFIX, INDEX_SUFFIX)) or (is_file(path) and has_header(path))
 
 
 def open_checkpoint(path: Path) -> OpenedCheckpoint:

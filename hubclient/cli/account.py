@@ -25,7 +25,7 @@ def login(token: str | None, as_json: bool) -> None:
     from hubclient.hub.session import Session
 
     session = Session.of(token=checked_token(_given(token)))
-    session.go_online("whose token it is")
+    session.need_for("login")
     account = store(session)
     if as_json:
         print_json(asdict(account))
@@ -38,6 +38,7 @@ def login(token: str | None, as_json: bool) -> None:
 @as_json
 def logout(as_json: bool) -> None:
     """Forget the stored token that is in use; other stored ones stay."""
+    from hubclient.hub.account import environment_token
     from hubclient.hub.account import logout as forget
 
     gone = forget()
@@ -45,6 +46,8 @@ def logout(as_json: bool) -> None:
         print_json({"logged_out": gone})
     else:
         click.echo("the stored token is forgotten" if gone else "no token is stored")
+    if name := environment_token():
+        click.echo(f"note: {name} is set: the token in it stays in use", err=True)
 
 
 @click.command()

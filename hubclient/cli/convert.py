@@ -127,7 +127,7 @@ def convert(
 
     plan = planned(checkpoint)
     if dry_run:
-        print_json(plan.as_json(checkpoint.called)) if as_json else _print_plan(plan)
+        print_json(plan.as_json()) if as_json else _print_plan(plan)
         ctx.exit(1 if strict and plan.losses else 0)
     if checkpoint.headers_only:
         from hubclient.hub.preflight import refuse_early

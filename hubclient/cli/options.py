@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hubclient.ground.words import counted as counted
+from hubclient.ground.words import human as human
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -64,21 +67,6 @@ def importance_in(path: str | None) -> ImportanceMatrix | None:
     from hubclient.formats.gguf.imatrix import read_imatrix
 
     return None if path is None else read_imatrix(Path(path))
-
-
-def human(nbytes: float) -> str:
-    """A size for people: "1.5 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things: "1 file", "2,000 repositories"."""
-    plural = what[:-1] + "ies" if what.endswith(("ry", "py")) else what + "s"
-    return f"{number:,} {what if number == 1 else plural}"
 
 
 def print_json(value: Any) -> None:
@@ -141,12 +129,12 @@ def progress_bar(title: str) -> Iterator[Bar | None]:
 
 
 def with_weights(checkpoint: Checkpoint) -> Checkpoint:
-    """A checkpoint of the Hub with its weights in the cache; says what is downloaded for it, and where that stays."""
+    """A checkpoint of the Hub with its weights in the cache; says what is to be downloaded for it, and where that stays."""
     if not checkpoint.headers_only:
         return checkpoint
     for origin in filter(lambda origin: origin.headers_only, checkpoint.origins):
         size = human(sum(origin.missing.values()))
-        told = f"{origin.told}: {counted(len(origin.missing), 'file')} ({size}) downloaded, to stay in {origin.cache}"
+        told = f"{origin.told}: downloading {counted(len(origin.missing), 'file')} ({size}) into {origin.cache}"
         click.echo(printable(told), err=True)
     with progress_bar("downloading") as progress:
         return checkpoint.with_weights(progress)

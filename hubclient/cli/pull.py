@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubclient.cli.options import as_json, console, counted, human, print_json, printable, progress_bar
+from hubclient.hub.crew import WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,9 @@ include = click.option(
 )
 exclude = click.option("--exclude", multiple=True, metavar="PATTERN", help="No files that fit.")
 for_target = click.option("--for", "target", type=click.Choice(TARGETS), help="Only what a conversion to this format needs.")
-workers = click.option("--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Files fetched side by side.")
+workers = click.option(
+    "--workers", type=click.IntRange(1, 64), default=WORKERS, show_default=True, help="Files fetched side by side."
+)
 offline = click.option("--offline", is_flag=True, help="Open no connection: use what is here, as HF_HUB_OFFLINE=1 does.")
 
 
@@ -33,7 +36,9 @@ offline = click.option("--offline", is_flag=True, help="Open no connection: use 
 @for_target
 @workers
 @click.option("--check", is_flag=True, help="Hash what is here already, and fetch again what is damaged.")
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be fetched, and fetch nothing (with --for: but configs and tokenizers)."
+)
 @offline
 @as_json
 def pull(
@@ -51,22 +56,23 @@ def pull(
 
     Prints the folder that shows the files (or, of FILE, its path). A pull that was stopped goes on when it is given again.
     """
-    from hubclient.cache.asked import Asked
     from hubclient.hub.client import Hub
 
-    asked, hub = Asked.parse(source), Hub(offline=offline or None)
+    hub = Hub(offline=offline or None)
+    asked = hub.asked(source)
     flights: list[Preflight] = []
+    listener = flights.append if target is not None or not dry_run else None  # a look at headers brings files
     with progress_bar("checking") as bar:
         stage = bar.stage if bar else None
         plan = hub.plan_pull(
-            asked, include=include, exclude=exclude, target=target, check=check, told=flights.append, progress=bar, stage=stage
+            asked, include=include, exclude=exclude, target=target, check=check, told=listener, progress=bar, stage=stage
         )
-        if target is None and not include and not exclude and (found := hub.look_ahead(plan, asked.file)):
-            flights.append(found)
     if not as_json:
         _print_flights(flights)
     pulled = None
     if not dry_run:
+        if plan.kept and not as_json:
+            click.echo(f"{human(plan.kept)} were left from before", err=True)
         with progress_bar("downloading") as bar:
             pulled = hub.carry_out(plan, workers=workers, progress=bar, stage=bar.stage if bar else None)
     if as_json:
@@ -105,6 +111,8 @@ def _told(pulled: Pulled) -> str:
 def _print_plan(plan: PullPlan) -> None:
     from rich.table import Table
 
+    from hubclient.hub.selection import unfit
+
     table = Table(box=None)
     for column in ("file", "size", ""):
         table.add_column(column, justify="right" if column == "size" else "left")
@@ -115,7 +123,7 @@ def _print_plan(plan: PullPlan) -> None:
     kept = f", {human(plan.kept)} are left from a run that was stopped" if plan.kept else ""
     click.echo(f"{human(plan.transfer)} would be downloaded{kept}; {human(plan.reused)} are here; {human(plan.free)} are free")
     for pattern in plan.unmatched:
-        click.echo(printable(f"note: no file fits {pattern}"), err=True)
+        click.echo(printable(f"note: {unfit(pattern, plan.resolved.entries)}"), err=True)
     if plan.needs > plan.free:
         click.echo("note: that does not fit on the disk", err=True)
 

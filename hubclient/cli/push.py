@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hubclient.cli.options import as_json, counted, human, print_json, printable, progress_bar
-from hubclient.cli.pull import exclude, include, offline
+from hubclient.cli.pull import exclude, include
 
 if TYPE_CHECKING:
     from hubclient.hub.push import Pushed
@@ -29,7 +29,7 @@ _SHOWN = 8  # files
 @click.option("--no-card", is_flag=True, help="Write no model card, and add nothing to one.")
 @include
 @exclude
-@offline
+@click.option("--offline", is_flag=True, help="Refused: a push needs the Hub.")
 @as_json
 def push(
     path: str,
@@ -88,7 +88,8 @@ def _reading(stack: ExitStack) -> Callable[[int, int], None]:
 
 def _print(pushed: Pushed) -> None:
     made = f"made {pushed.repo} ({'private' if pushed.private else 'public'}); " if pushed.created else ""
-    click.echo(printable(f"{made}{counted(len(pushed.files), 'file')}, {human(pushed.bytes)}"), err=True)
+    card = f" (README.md {pushed.card})" if pushed.card else ""
+    click.echo(printable(f"{made}{counted(len(pushed.files), 'file')}{card}, {human(pushed.bytes)}"), err=True)
     for name, why in list(pushed.left_out.items())[:_SHOWN]:
         click.echo(printable(f"left out: {name} ({why})"), err=True)
     if len(pushed.left_out) > _SHOWN:

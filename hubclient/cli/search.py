@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +15,9 @@ from hubclient.cli.pull import offline
 if TYPE_CHECKING:
     from hubclient.hub.search import Found, Info
 
+_NUMBERS = ("downloads", "likes")
+_DISPENSABLE = ("licence", "updated", "likes", "formats", "downloads", "")  # the first goes first
+_BETWEEN = 2  # blanks around a column
 _ORDERS = ("downloads", "likes", "updated", "created", "trending")
 
 
@@ -43,13 +48,13 @@ def search(text: str, limit: int, tags: tuple[str, ...], author: str | None, sor
 @as_json
 def info(repo: str, files: bool, offline: bool, as_json: bool) -> None:
     """Show what the Hub says of REPO, and what of it is in the cache here; offline, what is here."""
-    from hubclient.cache.asked import Asked
     from hubclient.cache.layout import default_cache
     from hubclient.errors import UsageError
+    from hubclient.hub.naming import asked_of
     from hubclient.hub.search import info as look
     from hubclient.hub.session import Session
 
-    asked = Asked.parse(repo)
+    asked = asked_of(repo)
     if asked.file is not None:
         raise UsageError(f"{repo}: info is about a repository, not about one file of it")
     found = look(Session.of(offline=offline or None), default_cache(), asked.repo, asked.revision)
@@ -62,21 +67,33 @@ def info(repo: str, files: bool, offline: bool, as_json: bool) -> None:
 def _print_found(found: tuple[Found, ...]) -> None:
     from rich.table import Table
 
+    if not found:
+        click.echo("nothing was found", err=True)
+        return
+    columns = _fitting({heading: [printable(cell(item)) for item in found] for heading, cell in _CELLS.items()}, console().width)
+    if len(columns) == 1:
+        click.echo("\n".join(columns["name"]))
+        return
     table = Table(box=None)
-    for column in ("name", "downloads", "likes", "updated", "formats", "licence", ""):
-        table.add_column(column, justify="right" if column in ("downloads", "likes") else "left")
-    for item in found:
-        closed = ", ".join([*(["gated"] if item.gated else []), *(["private"] if item.private else [])])
-        cells = (
-            item.name,
-            _count(item.downloads),
-            _count(item.likes),
-            _day(item.updated),
-            " ".join(item.formats),
-            item.licence or "",
-        )
-        table.add_row(*map(printable, (*cells, closed)))
-    console().print(table) if found else click.echo("nothing was found", err=True)
+    for heading in columns:
+        table.add_column(heading, justify="right" if heading in _NUMBERS else "left", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    console().print(table)
+
+
+def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
+    """The columns that a screen has room for: a name that is cut can be given to no other command, so others go."""
+    left = dict(columns)
+    for heading in _DISPENSABLE:
+        if sum(max(map(len, [name, *cells])) + _BETWEEN for name, cells in left.items()) <= width:
+            break
+        del left[heading]
+    return left
+
+
+def _closed(item: Found) -> str:
+    return ", ".join([*(["gated"] if item.gated else []), *(["private"] if item.private else [])])
 
 
 def _print_info(found: Info, files: bool) -> None:
@@ -129,5 +146,15 @@ def _count(number: int | None) -> str:
 def _day(stamp: str | None) -> str:
     return (stamp or "")[:10]
 
+
+_CELLS: Mapping[str, Callable[[Found], str]] = MappingProxyType({
+    "name": lambda item: item.name,
+    "downloads": lambda item: _count(item.downloads),
+    "likes": lambda item: _count(item.likes),
+    "updated": lambda item: _day(item.updated),
+    "formats": lambda item: " ".join(item.formats),
+    "licence": lambda item: item.licence or "",
+    "": _closed,
+})  # fmt: skip
 
 COMMANDS = (search, info)

@@ -64,6 +64,11 @@ def meant(value: Any, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(names)}"
 
 
+def several(texts: str | Iterable[str]) -> tuple[str, ...]:
+    """What was given as several texts; a text alone is one of them, not its letters."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).upper()
 

@@ -35,13 +35,15 @@ class _Fault(Exception):
         self.offset = offset
 
 
-def parse_json(data: bytes, name: Path | str, *, allow_nonfinite: bool = False, part: str = "", start: int = 0) -> Any:
+def parse_json(
+    data: bytes, name: Path | str, *, allow_nonfinite: bool = False, part: str = "", start: int = 0, most: int = MAX_VALUES
+) -> Any:
     """The JSON value in `data`; `name` is what DamagedInput calls the file.
 
-    If the JSON is one part of a file, `part` says which ("the header ") and `start` at which byte it begins.
+    If the JSON is one part of a file, `part` says which ("the header ") and `start` at which byte it begins. `most`: values.
     """
     try:
-        return _parse(data, allow_nonfinite)
+        return _parse(data, allow_nonfinite, most)
     except _Fault as fault:
         offset = None if fault.offset is None else start + fault.offset
         raise DamagedInput(f"{part}{fault}", file=name, offset=offset) from fault
@@ -65,9 +67,9 @@ def write_json(value: Any) -> bytes:
 _KINDS = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
 
-def _parse(data: bytes, allow_nonfinite: bool) -> Any:
+def _parse(data: bytes, allow_nonfinite: bool, most: int) -> Any:
     try:
-        _bound_values(data)
+        _bound_values(data, most)
         value = json.loads(
             data.decode(),
             object_pairs_hook=_unique,
@@ -88,9 +90,9 @@ def _parse(data: bytes, allow_nonfinite: bool) -> Any:
     return value
 
 
-def _bound_values(data: bytes) -> None:
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
-        raise _Fault(f"holds more than {MAX_VALUES:,} values")
+def _bound_values(data: bytes, most: int) -> None:
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
+        raise _Fault(f"holds more than {most:,} values")
 
 
 def _bound_depth(value: Any) -> None:

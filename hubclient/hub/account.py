@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from hubclient.errors import AccessDenied, EnvironmentFault, NetworkFault, UsageError
 from hubclient.ground.atomic import replace_file
 from hubclient.ground.names import shown
-from hubclient.hub.failures import translated
 
 if TYPE_CHECKING:
     from hubclient.hub.session import Session
@@ -53,14 +52,12 @@ class Account:
 
 def whoami(session: Session) -> Account:
     """Whose token `session` has. AccessDenied without one, or with one that nobody has; NetworkFault; Offline."""
-    session.go_online("whose token it is")
+    session.need_for("whoami")
     if session.token.text is None:
         raise AccessDenied(
             f"nobody is logged in to {session.host}", hint="`hubclient login` stores a token; HF_TOKEN may hold one too"
         )
-    with translated(session):
-        told = session.api.whoami()
-    return _account(told, session)
+    return _account(session.get_json("/api/whoami-v2"), session)
 
 
 def login(session: Session) -> Account:
@@ -140,6 +137,11 @@ def _account(told: Any, session: Session) -> Account:
         session.endpoint,
         _in_environment() is not None and stored not in (None, session.token.text),
     )
+
+
+def environment_token() -> str | None:
+    """The variable whose token counts before the stored one; None if none is set."""
+    return next((name for name in _NAMES if os.environ.get(name, "").strip()), None)
 
 
 def _in_environment() -> str | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
 from hubclient.cache.layout import default_cache
-from hubclient.errors import DamagedInput, SourceMissing, Unsupported, UsageError
+from hubclient.errors import DamagedInput, EnvironmentFault, Unsupported, UsageError
 from hubclient.hub.crew import WORKERS
+from hubclient.hub.lockfile import DEFAULT_NAME
+from hubclient.hub.selection import selecting
 
 if TYPE_CHECKING:
     from hubclient.ground.progress import Progress, Stage
@@ -18,20 +20,18 @@ if TYPE_CHECKING:
     from hubclient.hub.locking import Locked, Synced
     from hubclient.hub.preflight import Preflight
     from hubclient.hub.pull import Pulled
-    from hubclient.hub.pullplan import PullPlan, Select
+    from hubclient.hub.pullplan import PullPlan
     from hubclient.hub.push import Pushed
     from hubclient.hub.repair import Repaired
     from hubclient.hub.resolve import Resolved
     from hubclient.hub.search import Found, Info
     from hubclient.hub.session import Session
 
-LOCK_NAME = "hubclient.lock"
-
 
 class Hub:
     """A Hub and a cache. What is not given is as the environment says: HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE, HF_HUB_OFFLINE.
 
-    Repositories are named as on the command line: "org/name", "org/name@revision", "datasets/org/name".
+    Repositories are named as on the command line: "org/name", "org/name@revision", "datasets/org/name", "hf://org/name".
 
         pulled = Hub().pull("org/name@main", include=["*.json"])
         pulled.snapshot / "config.json"
@@ -56,30 +56,40 @@ class Hub:
 
         return Session.of(**self._given)  # type: ignore[arg-type]
 
+    def asked(self, source: str | Asked) -> Asked:
+        """What a name means, in any of its spellings, addresses of this Hub's pages among them. UsageError."""
+        from hubclient.hub.naming import asked_of
+
+        return source if isinstance(source, Asked) else asked_of(source, lambda: self.session.endpoint)
+
     def resolve(self, source: str | Asked) -> Resolved:
         """Which commit a revision is, and its files."""
         from hubclient.hub.resolve import resolve
 
-        asked = _asked(source)
+        asked = self.asked(source)
         return resolve(self.session, self.cache, asked.repo, asked.revision)
 
     def plan_pull(
         self,
         source: str | Asked,
         *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         target: str | None = None,
         check: bool = False,
         told: Callable[[Preflight], None] | None = None,
         progress: Progress | None = None,
         stage: Stage | None = None,
     ) -> PullPlan:
-        """What a pull would do; see `pull`. With a `target`, `told` is given what the headers tell before it is refused."""
-        from hubclient.hub.pullplan import plan_pull
+        """What a pull would do; see `pull`.
 
-        asked = _asked(source)
-        return plan_pull(
+        `told` is given what the headers tell: of a conversion to `target` before it is refused, else, where nothing was chosen,
+        of any model. For that configs and tokenizers are fetched; without `target` and `told` nothing is.
+        """
+        from hubclient.hub.pullplan import brought_since, plan_pull
+
+        asked = self.asked(source)
+        plan = plan_pull(
             self.session,
             self.cache,
             asked.repo,
@@ -87,22 +97,18 @@ class Hub:
             file=asked.file,
             include=include,
             exclude=exclude,
-            select=self._select(target, asked.file, told),
+            select=selecting(self.session, self.cache, target, asked.file, told),
+            target=target,
             check=check,
             progress=progress,
             stage=stage,
         )
-
-    def look_ahead(self, plan: PullPlan, file: str | None = None) -> Preflight | None:
-        """What config and headers tell of a model whose weights are to come; None of anything else, and where they tell nothing."""
-        from hubclient.hub.preflight import preflight
-
-        if self.session.offline or not plan.brings_weights:
-            return None
-        try:
-            return preflight(self.session, self.cache, plan.resolved, file=file)
-        except (Unsupported, UsageError, DamagedInput, SourceMissing):  # several models, or none that we read
-            return None
+        if told is None or target is not None or include or exclude:
+            return plan
+        found = self._look_ahead(plan, asked.file)
+        if found is not None:
+            told(found)
+        return brought_since(plan, plan.present.missing)
 
     def carry_out(
         self, plan: PullPlan, *, workers: int = WORKERS, progress: Progress | None = None, stage: Stage | None = None
@@ -116,8 +122,8 @@ class Hub:
         self,
         source: str | Asked,
         *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         target: str | None = None,
         check: bool = False,
         workers: int = WORKERS,
@@ -137,22 +143,22 @@ class Hub:
     def lock(
         self,
         sources: Sequence[str | Asked] = (),
-        path: Path | str = LOCK_NAME,
+        path: Path | str = DEFAULT_NAME,
         *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        exclude: str | Sequence[str] = (),
         target: str | None = None,
         stage: Stage | None = None,
     ) -> Locked:
         """Note which commits repositories are at, with digests; see `hubclient.hub.locking.lock`."""
         from hubclient.hub.locking import lock
 
-        asked = [_asked(source) for source in sources]
+        asked = [self.asked(source) for source in sources]
         return lock(self.session, self.cache, Path(path), asked, include=include, exclude=exclude, target=target, stage=stage)
 
     def sync(
         self,
-        path: Path | str = LOCK_NAME,
+        path: Path | str = DEFAULT_NAME,
         *,
         check: bool = False,
         workers: int = WORKERS,
@@ -175,7 +181,7 @@ class Hub:
         text: str = "",
         *,
         limit: int = 20,
-        filter: Sequence[str] = (),  # noqa: A002 - the word of the Hub
+        filter: str | Sequence[str] = (),  # noqa: A002 - the word of the Hub
         author: str | None = None,
         sort: str = "downloads",
     ) -> tuple[Found, ...]:
@@ -188,7 +194,7 @@ class Hub:
         """What the Hub says of a repository, and what of it is here; see `hubclient.hub.search.info`."""
         from hubclient.hub.search import info
 
-        asked = _asked(source)
+        asked = self.asked(source)
         return info(self.session, self.cache, asked.repo, asked.revision)
 
     def login(self) -> Account:
@@ -220,23 +226,13 @@ class Hub:
         findings = Cache(self.cache).verify(sources, jobs=jobs, progress=progress).findings
         return repair(self.session, self.cache, findings=findings, progress=progress, stage=stage)
 
-    def _select(self, target: str | None, file: str | None, told: Callable[[Preflight], None] | None) -> Select | None:
-        if target is None:
+    def _look_ahead(self, plan: PullPlan, file: str | None) -> Preflight | None:
+        """What config and headers tell of a model whose weights are to come; None of anything else, and where they tell nothing."""
+        from hubclient.hub.preflight import preflight
+
+        if self.session.offline or not plan.brings_weights:
             return None
-
-        def select(resolved: Resolved) -> Collection[str]:
-            from hubclient.hub.preflight import preflight, select_for
-
-            if self.session.offline:
-                return select_for(self.session, self.cache, resolved, target, file)
-            found = preflight(self.session, self.cache, resolved, target, file)
-            if told is not None:
-                told(found)
-            found.refuse()
-            return found.files
-
-        return select
-
-
-def _asked(source: str | Asked) -> Asked:
-    return source if isinstance(source, Asked) else Asked.parse(source)
+        try:
+            return preflight(self.session, self.cache, plan.resolved, file=file)
+        except (Unsupported, UsageError, DamagedInput, EnvironmentFault):  # a courtesy: if need be, the pull itself says it
+            return None

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from hubclient.cache.layout import RepoId, is_commit
+from hubclient.cache.layout import DEFAULT_REVISION, RepoId, is_commit
 from hubclient.errors import AccessDenied, HubclientError, NetworkFault, Offline, SourceMissing, UsageError
 from hubclient.ground.names import shown
 from hubclient.hub.origins import guarded, host_of, same_origin
@@ -48,7 +50,11 @@ class About:
     file: str | None = None
 
     def __str__(self) -> str:
-        at = f"@{self.revision[:12] if is_commit(self.revision) else self.revision}" if self.revision else ""
+        at = (
+            f"@{self.revision[:12] if is_commit(self.revision) else self.revision}"
+            if self.revision not in (None, DEFAULT_REVISION)
+            else ""
+        )
         return f"{self.repo}{at}{':' + self.file if self.file else ''}" if self.repo else "the Hub"
 
 
@@ -62,7 +68,7 @@ def translated(
     """
     about = About(repo, revision, file)
     try:
-        with guarded(session.client(), session.endpoint):
+        with guarded(session.client(), session.endpoint, session.token.text), _unannounced():
             yield
     except HubclientError:
         raise
@@ -73,8 +79,37 @@ def translated(
         raise ours from error
 
 
-def failure(error: Exception, session: Session, about: About, url: str | None = None) -> HubclientError | None:
-    """An exception of httpx2, httpcore2 or huggingface_hub, met at `url`, as ours; None if it is none of theirs."""
+_USES = [0]
+_USING = Lock()
+
+
+@contextmanager
+def _unannounced() -> Iterator[None]:
+    """huggingface_hub's requests tell which program calls, and it fetches a list of programs for that, from whatever hub it thinks is the
+    one; not while we use it.
+    """
+    from huggingface_hub import constants
+
+    with _USING:
+        _USES[0] += not constants.HF_HUB_DISABLE_TELEMETRY or _USES[0] > 0
+        ours = _USES[0] > 0
+        constants.HF_HUB_DISABLE_TELEMETRY = constants.HF_HUB_DISABLE_TELEMETRY or ours
+    try:
+        yield
+    finally:
+        with _USING:
+            _USES[0] -= ours
+            if ours and not _USES[0]:
+                constants.HF_HUB_DISABLE_TELEMETRY = False
+
+
+def failure(
+    error: Exception, session: Session, about: About, url: str | None = None, patience: str | None = None
+) -> HubclientError | None:
+    """An exception of httpx2, httpcore2 or huggingface_hub, met at `url`, as ours; None if it is none of theirs.
+
+    `patience` is the variable that says how long a silence may be.
+    """
     import httpx2
     from huggingface_hub import errors as theirs
 
@@ -92,13 +127,13 @@ def failure(error: Exception, session: Session, about: About, url: str | None = 
     if isinstance(error, theirs.HFValidationError | theirs.HfUriError):
         return UsageError(_first_line(error))
     if type(error).__module__.partition(".")[0] in ("httpx2", "httpcore2"):
-        return unreachable(error, session, url)
+        return unreachable(error, session, url, patience)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) or _raised_in(error, "huggingface_hub"):
         return NetworkFault(f"{session.host} answers with something that is not what the Hub's API says ({type(error).__name__})")
     return None
 
 
-def unreachable(error: Exception, session: Session, url: str | None = None) -> HubclientError:
+def unreachable(error: Exception, session: Session, url: str | None = None, patience: str | None = None) -> HubclientError:
     """A fault of the connection: which host, what happened, and whether it may pass."""
     kind = type(error).__name__
     host = host_of(url or _url_of(error) or session.endpoint)
@@ -118,12 +153,30 @@ def unreachable(error: Exception, session: Session, url: str | None = None) -> H
     if kind == "DecodingError":
         return Contradiction(f"{host} sends bytes that cannot be unpacked")
     if kind in ("ReadTimeout", "WriteTimeout"):
-        return Passing(f"{host} sent nothing for {session.timeout:g} s", hint="HF_HUB_DOWNLOAD_TIMEOUT=60 waits longer")
+        return Passing(f"{host} sent nothing{_for(' for ', patience)}", hint=f"{patience}=60 waits longer" if patience else None)
     if kind == "ConnectTimeout":
-        return Passing(f"{host} does not answer ({session.timeout:g} s)", hint=_PROXY)
+        return Passing(f"{host} does not answer{_for(', for ', patience)}", hint=_PROXY)
     if kind in ("ConnectError", "PoolTimeout"):
-        return Passing(f"{host} cannot be reached ({_first_line(error) or kind})", hint=_PROXY)
-    return Passing(f"{host} closed the connection ({_first_line(error) or kind})")
+        return Passing(f"{host} cannot be reached ({_why(error)})", hint=_PROXY)
+    return Passing(f"{host}: the connection was closed before the end")
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection, in our words where the system's are obscure."""
+    if isinstance(error, OSError) or not (cause := _cause(error, OSError)):
+        cause = error
+    if isinstance(cause, socket.gaierror):
+        return "its name is not known"
+    if isinstance(cause, ConnectionRefusedError):
+        return "nothing listens there"
+    return (cause.strerror if isinstance(cause, OSError) else "") or "no connection could be made"
+
+
+def _for(words: str, patience: str | None) -> str:
+    """How long it was waited for; nothing if others than we said how long."""
+    from hubclient.hub.session import seconds_of
+
+    return f"{words}{seconds_of(patience):g} s" if patience else " for too long"
 
 
 _PROXY = "look at the connection, HF_ENDPOINT, and the proxy (HTTPS_PROXY, NO_PROXY)"
@@ -191,13 +244,27 @@ def _gated(session: Session, about: About) -> AccessDenied:
 
 def _unauthorized(session: Session, about: About, said: str) -> AccessDenied:
     if session.token.text is None:
-        told = f"{about}: there is no such thing for everybody to see at {session.host}, and no token was used"
-        return AccessDenied(told, hint="look at the name; for private repositories `hubclient login`, or set HF_TOKEN")
+        told = f"{about} was not found at {session.host}; a private repository looks the same without a token"
+        return AccessDenied(
+            told, hint=f"look at the name ({_PREFIXES}); for private repositories `hubclient login`, or set HF_TOKEN"
+        )
     if said == _UNKNOWN_TOKEN or about.repo is None:
         told = f"{session.host} does not know {session.token.source}: it may have expired"
-        return AccessDenied(told, hint="`hubclient login` stores another one")
+        return AccessDenied(told, hint=_other_token(session))
     told = f"{about}: there is no such thing at {session.host}, or {session.token.source} may not see it"
     return AccessDenied(told, hint="look at the name; `hubclient whoami` says whose token it is")
+
+
+_PREFIXES = "models are org/name, others datasets/org/name, spaces/org/name"
+
+
+def _other_token(session: Session) -> str:
+    """Where a token that counts comes from: one in the environment counts before a stored one."""
+    page, variable = f"{session.endpoint}/settings/tokens", session.token.variable
+    if variable:
+        return f"unset {variable}, or put a valid token there; {page} makes one"
+    stored = session.token.source.startswith("the token stored")
+    return f"`hubclient login` stores another one; {page} makes one" if stored else f"make one at {page}"
 
 
 def _missing(session: Session, about: About, code: str) -> SourceMissing:
@@ -206,9 +273,12 @@ def _missing(session: Session, about: About, code: str) -> SourceMissing:
     if code == "RevisionNotFound" or (about.revision and not code):
         hint = f"`hubclient info {about.repo}` lists its branches and tags" if about.repo else None
         return SourceMissing(f"{about.repo} has no revision {shown(about.revision)} at {session.host}", hint=hint)
-    told = "and no token was used" if session.token.text is None else f"or {session.token.source} may not see it"
-    hint = "`hubclient search` finds names; models need no prefix, others are datasets/org/name, spaces/org/name"
-    return SourceMissing(f"there is no {about.repo or 'such thing'} at {session.host}, {told}", hint=hint)
+    hint = f"`hubclient search` finds names; {_PREFIXES}"
+    if session.token.text is None and about.repo:
+        told = f"{about.repo} was not found at {session.host}; a private repository looks the same without a token"
+        return SourceMissing(told, hint=hint)
+    seen = "and no token was used" if session.token.text is None else f"or {session.token.source} may not see it"
+    return SourceMissing(f"there is no {about.repo or 'such thing'} at {session.host}, {seen}", hint=hint)
 
 
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:

@@ -6,9 +6,8 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
-from io import RawIOBase
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Self
 
 from hubclient.cache.layout import RepoPaths
 from hubclient.cache.placing import place_blob
@@ -30,6 +29,7 @@ STEP = 8 << 20  # bytes between two lines of the ledger: what a killed run loses
 _PARALLEL = 64 << 20  # bytes missing, from which on several connections are worth it
 _HASTE = 0.5  # seconds that others have to end after an interrupt; a silent server would take longer
 _TRIAL, _FAST = 0.25, 300e6  # after so many seconds, one connection that brings less than so many bytes a second gets help
+_WORTH = 64 << 10  # bytes that a try must bring if it is to count: a server that drips comes to an end
 _SEGMENT = (32 << 20, 256 << 20)  # bytes of a request, least and most
 
 
@@ -58,6 +58,7 @@ def download(session: Session, paths: RepoPaths, target: Target, connections: Co
         fetching = _Fetching(session, target, part, connections, progress)
         fetching.complete()
         reach("pull.hashed")
+        connections.check()
         place_blob(part.path, blob, paths.cache)
         reach("pull.placed")
         part.remove()
@@ -112,7 +113,7 @@ class _Fetching:
 
     def _dropped_bad(self) -> bool:
         """Whether ranges of earlier runs were bad, which are now missing."""
-        bad = [span for span in self.carried if not self.part.intact(span)]
+        bad = {span for span in self.carried if not self.part.intact(span)}
         self.carried = ()
         self.part.start_over([span for span in self.part.spans if span not in bad])
         self.progress(-_bytes(bad), fetched=False)
@@ -192,19 +193,16 @@ class _Round:
     def _fetch(self, start: int, stop: int) -> None:
         """Fetch a segment, as often as that brings something."""
         session, failed = self.whole.session, 0
-        with open(self.part.path, "r+b", buffering=0) as file:
-            writer = _Writer(self.part, file, start)
+        with _Writer(self.part, start) as writer:
             while writer.place < stop and self._failed is None:
                 before = writer.place
                 try:
                     self._receive(writer, stop)
                 except Passing as fault:
-                    failed = 1 if writer.place > before else failed + 1
-                    pause = session.patience.pause(fault, failed)
-                    self.whole.connections.stopped.wait(pause)
+                    writer.note(_WORTH)
+                    failed = 1 if writer.place - before >= _WORTH else failed + 1
+                    self.whole.connections.stopped.wait(session.patience.pause(fault, failed))
                     self.whole.connections.check()
-                finally:
-                    writer.note()
 
     def _receive(self, writer: _Writer, stop: int) -> None:
         with streaming(self.whole.session, self.whole.target, (writer.place, stop)) as pieces:
@@ -225,11 +223,20 @@ class _Round:
 class _Writer:
     """Bytes that come in order, written at their place; the ledger is told of them every STEP bytes."""
 
-    def __init__(self, part: Part, file: RawIOBase, place: int) -> None:
-        self._part, self._file = part, file
+    def __init__(self, part: Part, place: int) -> None:
+        self._part = part
         self.place = self._noted = place
         self._crc = 0
-        file.seek(place)
+        with writing(part.path):  # others may have removed it
+            self._file = open(part.path, "r+b", buffering=0)  # noqa: SIM115 - closed in __exit__
+            self._file.seek(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self.note()
 
     def write(self, piece: bytes) -> None:
         """Write a piece. NotEnoughSpace, EnvironmentFault."""
@@ -239,15 +246,14 @@ class _Writer:
                 view = view[self._file.write(view) or 0 :]
         self._crc = zlib.crc32(piece, self._crc)
         self.place += len(piece)
-        if self.place - self._noted >= STEP:
-            self.note()
+        self.note(STEP)
 
-    def note(self) -> None:
-        """Tell the ledger of what it does not know."""
-        if self.place > self._noted:
+    def note(self, least: int = 1) -> None:
+        """Tell the ledger of what it does not know, if it is so many bytes."""
+        if self.place - self._noted >= least:
             self._part.add(Span(self._noted, self.place, self._crc))
             self._noted, self._crc = self.place, 0
 
 
-def _bytes(spans: tuple[Span, ...] | list[Span]) -> int:
+def _bytes(spans: Iterable[Span]) -> int:
     return sum(span.stop - span.start for span in spans)

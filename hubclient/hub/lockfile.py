@@ -20,9 +20,9 @@ from typing import Any
 from hubclient.cache.asked import Asked, checked_revision
 from hubclient.cache.digests import Digest, new_hasher
 from hubclient.cache.layout import FOLDERS, RepoId, is_commit
-from hubclient.cache.placing import storing
 from hubclient.cache.trees import TreeEntry, checked_entry
-from hubclient.errors import DamagedInput, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.disk import writing
+from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.ground.atomic import replace_file
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
@@ -82,12 +82,17 @@ class Lock:
 
 
 def read_lock(path: Path) -> Lock:
-    """A lock file. SourceMissing if there is none, DamagedInput if it is broken, UnsupportedFormat if it is too new."""
+    """A lock file. SourceMissing if there is none, DamagedInput if it is broken, UnsupportedFormat if it is too new.
+
+    EnvironmentFault if it cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(_LIMIT + 1)
     except FileNotFoundError as error:
         raise SourceMissing(f"{path}: there is no such lock file", path, hint="`hubclient lock org/name` makes one") from error
+    except OSError as error:
+        raise EnvironmentFault(f"{path}: cannot be read ({error.strerror or error})", path) from error
     if len(data) > _LIMIT:
         raise DamagedInput(f"is larger than {_LIMIT:,} bytes", file=path)
     content = parse_object(data, path)
@@ -106,7 +111,7 @@ def read_lock(path: Path) -> Lock:
 def write_lock(path: Path, lock: Lock) -> None:
     """Put a lock file in place of whatever is there, in one step; the same content is not written again. EnvironmentFault."""
     data = write_json(lock.as_json())
-    with storing(path):
+    with writing(path):
         if not path.is_file() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, data)

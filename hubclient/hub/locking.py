@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import escape
@@ -14,14 +15,14 @@ from hubclient.cache.layout import RepoPaths
 from hubclient.cache.placing import read_ref, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault, Offline, SourceMissing, UsageError
 from hubclient.ground.faultpoints import reach
-from hubclient.ground.names import shown
+from hubclient.ground.names import several, shown
 from hubclient.ground.progress import Progress, Stage
 from hubclient.hub.crew import WORKERS
-from hubclient.hub.lockfile import Lock, LockEntry, read_lock, write_lock
+from hubclient.hub.lockfile import DEFAULT_NAME, Lock, LockEntry, read_lock, write_lock
 from hubclient.hub.pull import Pulled, carry_out
-from hubclient.hub.pullplan import PullPlan, Select, chosen, look_at, missing_offline, plan_of
+from hubclient.hub.pullplan import PullPlan, chosen, look_at, missing_offline, plan_of
 from hubclient.hub.resolve import Resolved, resolve
-from hubclient.hub.selection import Choice
+from hubclient.hub.selection import Choice, selecting, unfit
 
 if TYPE_CHECKING:
     from hubclient.hub.session import Session
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A lock file that was written; `before` are the commits that entries had, None for new ones, in the order of `changed`."""
+    """A lock file that was written; `before` are the commits that entries had, None for new ones, in the order of `changed`,
+    and `counts` their numbers of files then.
+    """
 
     path: Path
     lock: Lock
     changed: tuple[LockEntry, ...]
     before: tuple[str | None, ...]
+    counts: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For `lock --json`."""
@@ -74,8 +78,8 @@ def lock(
     path: Path,
     asked: Sequence[Asked] = (),
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     target: str | None = None,
     stage: Stage | None = None,
 ) -> Locked:
@@ -89,7 +93,7 @@ def lock(
     if not asked and (include or exclude or target):
         raise UsageError("--include, --exclude and --for go with the repositories that they choose from")
     entries = []
-    for entry in _unresolved(asked, include, exclude, target) or old.entries:
+    for entry in _unresolved(asked, several(include), several(exclude), target) or old.entries:
         if stage is not None:
             stage(f"asking for {entry.asked}")
         entries.append(_resolved(session, cache, entry))
@@ -97,8 +101,9 @@ def lock(
     write_lock(path, new)
     before = {entry.key: entry for entry in old.entries}
     changed = tuple(entry for entry in new.entries if entry != before.get(entry.key))
-    commits = (before.get(entry.key) for entry in changed)
-    return Locked(path, new, changed, tuple(entry.commit if entry else None for entry in commits))
+    were = [before.get(entry.key) for entry in changed]
+    commits = tuple(entry.commit if entry else None for entry in were)
+    return Locked(path, new, changed, commits, tuple(len(entry.files) if entry else 0 for entry in were))
 
 
 def sync(
@@ -147,19 +152,11 @@ def _resolved(session: Session, cache: Path, entry: LockEntry) -> LockEntry:
     if not resolved.complete:
         told = f"what {entry.asked} holds cannot be told offline, because no list of its files was kept"
         raise Offline(told, hint="without --offline (and without HF_HUB_OFFLINE) the same command asks the Hub")
-    choice = chosen(resolved, None, entry.include, entry.exclude, _select(session, cache, entry))
+    choice = chosen(resolved, None, entry.include, entry.exclude, selecting(session, cache, entry.target))
     if choice.unmatched:
-        raise SourceMissing(f"no file of {entry.asked} fits {shown(choice.unmatched[0])}")
+        raise SourceMissing(f"{entry.asked}: {unfit(choice.unmatched[0], resolved.entries)}")
     files = {name: resolved.entries[name] for name in sorted(choice.names)}
     return LockEntry(entry.asked, resolved.commit, files, entry.include, entry.exclude, entry.target)
-
-
-def _select(session: Session, cache: Path, entry: LockEntry) -> Select | None:
-    if entry.target is None:
-        return None
-    from hubclient.hub.preflight import select_for
-
-    return lambda resolved: select_for(session, cache, resolved, entry.target)
 
 
 def _planned(
@@ -171,10 +168,14 @@ def _planned(
     present = look_at(cache, resolved, choice, check=check, progress=progress, stage=stage)
     if present.wanted:
         if session.offline:
-            raise missing_offline(resolved, present)
+            raise missing_offline(resolved, present, _sync_command(path))
         resolved = resolve(session, cache, entry.asked.repo, commit)
         _refuse_others(resolved, entry, path)
     return plan_of(cache, resolved, choice, present)
+
+
+def _sync_command(path: Path) -> str:
+    return shlex.join(["hubclient", "sync", *([] if str(path) == DEFAULT_NAME else [str(path)])])
 
 
 def _refuse_others(resolved: Resolved, entry: LockEntry, path: Path) -> None:
@@ -190,7 +191,7 @@ def _refuse_others(resolved: Resolved, entry: LockEntry, path: Path) -> None:
 def _named(cache: Path, entry: LockEntry) -> list[str]:
     """Let the branch or tag name the commit if it names none here: programs that load it offline find the locked one."""
     paths, revision = RepoPaths(cache, entry.asked.repo), entry.asked.revision
-    if entry.commit.startswith(revision):
+    if Resolved(entry.asked.repo, revision, entry.commit, entry.files).ref is None:
         return []
     try:
         here = read_ref(paths, revision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from hubclient.cache.asked import Asked
@@ -21,11 +21,13 @@ from hubclient.formats.safetensors.index import INDEX_SUFFIX, shard_stem
 from hubclient.formats.safetensors.reader import INDEX, SINGLE, SUFFIX
 from hubclient.formats.safetensors.sidecars import MODEL_FILES, is_sidecar
 from hubclient.ground.names import shown
+from hubclient.ground.words import human
 from hubclient.hub.selection import named
 
 GGUF = ".gguf"
 _PICKLED = re.compile(r".*\.(?:bin|pt|pth|ckpt)")
 _LISTED = 12  # choices that a sentence names
+_OLDER = frozenset(("vocab.json", "merges.txt", "vocab.txt", "tekken.json"))  # read only where there is no tokenizer.json
 _PAPERS = re.compile(r"README\.md|LICENSE[\w.-]*")
 
 Shards = Callable[[str], Collection[str]]  # the files that the index of this name lists, relative to its folder
@@ -51,6 +53,17 @@ class Wanted:
     def names(self) -> frozenset[str]:
         """What a download brings."""
         return frozenset((*self.read, *self.beside))
+
+    def without(self, missing: Collection[str]) -> Wanted:
+        """The same less what is missing and not needed: papers, and a vocabulary's older forms beside a tokenizer.json that is here."""
+        here = frozenset(self.small).difference(missing)
+        spare = {
+            name
+            for name in missing
+            if _PAPERS.fullmatch(PurePosixPath(name).name)
+            or (PurePosixPath(name).name in _OLDER and f"{_base(name)}tokenizer.json" in here)
+        }
+        return replace(self, small=tuple(name for name in self.small if name not in spare))
 
 
 def wanted(entries: Mapping[str, TreeEntry], asked: Asked, shards: Shards, *, weightless: bool = False) -> Wanted:
@@ -157,15 +170,13 @@ def _of_type(entries: Iterable[str], kind: str) -> dict[str, tuple[str, ...]]:
 def _one(entries: Mapping[str, TreeEntry], models: Mapping[str, tuple[str, ...]], asked: Asked) -> str:
     if len(models) == 1:
         return next(iter(models))
-    told = [f"{name} ({_size(entries, parts)})" for name, parts in models.items()]
+    sizes = {name: sum(entries[part].size for part in parts if part in entries) for name, parts in models.items()}
+    told = [f"{name} ({human(size)})" for name, size in sizes.items()]
+    best = _spelled(asked, max(sizes, key=lambda name: sizes[name]))
     raise UsageError(
-        f"{asked}: holds {len(models)} GGUF models: {_some(told)}", hint=f"name one: {_spelled(asked, next(iter(models)))}"
+        f"{asked}: holds {len(models)} GGUF models: {_some(told)}",
+        hint=f"name one, as in `hubclient pull {best} --for gguf`, the least quantised by its size; a pull without --for takes all",
     )
-
-
-def _size(entries: Mapping[str, TreeEntry], names: Iterable[str]) -> str:
-    gigabytes = sum(entries[name].size for name in names if name in entries) / 1e9
-    return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.1f} MB"
 
 
 def _no_weights(there: Sequence[str], inside: Sequence[str], asked: Asked) -> UnsupportedFormat:

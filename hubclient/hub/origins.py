@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -67,30 +68,50 @@ def next_url(url: str, location: str, seen: set[str]) -> str:
 
 
 _ENDPOINT: ContextVar[str | None] = ContextVar("hubclient_endpoint", default=None)
+_HELD: dict[str, list[str]] = {}  # by what goes with a request as its Authorization: the endpoints it is for, once for each use
+_HOLDING = Lock()
 
 
 @contextmanager
-def guarded(client: Any, endpoint: str) -> Iterator[None]:
+def guarded(client: Any, endpoint: str, token: str | None) -> Iterator[None]:
     """While huggingface_hub's client is used for `endpoint`: no request of this thread takes a token elsewhere, or leaves https.
 
-    It follows `Link: rel="next"` of a list to any host with all headers, and redirects from https to http.
+    It follows `Link: rel="next"` of a list to any host with all headers, redirects from https to http, and where it is told to
+    confirm an upload. The threads that it uploads with know nothing of ours: their requests are known by the token.
     """
     hooks = client.event_hooks
     if _guard not in hooks["request"]:
         hooks["request"].append(_guard)
         client.event_hooks = hooks
-    token = _ENDPOINT.set(endpoint)
+    before = _ENDPOINT.set(endpoint)
+    try:
+        with _held(f"Bearer {token}", endpoint):
+            yield
+    finally:
+        _ENDPOINT.reset(before)
+
+
+@contextmanager
+def _held(bearer: str, endpoint: str) -> Iterator[None]:
+    with _HOLDING:
+        _HELD.setdefault(bearer, []).append(endpoint)
     try:
         yield
     finally:
-        _ENDPOINT.reset(token)
+        with _HOLDING:
+            _HELD[bearer].remove(endpoint)
+            if not _HELD[bearer]:
+                del _HELD[bearer]
 
 
 def _guard(request: Any) -> None:
-    endpoint, url = _ENDPOINT.get(), str(request.url)
-    if endpoint is None:
+    own, url, bearer = _ENDPOINT.get(), str(request.url), request.headers.get("authorization")
+    with _HOLDING:
+        endpoints = [own] if own is not None else [*_HELD.get(bearer or "", ())]
+    if not endpoints:
         return
-    if "authorization" in request.headers and not same_origin(url, endpoint):
+    endpoint = endpoints[-1]
+    if bearer is not None and not any(same_origin(url, allowed) for allowed in endpoints):
         raise NetworkFault(f"{host_of(endpoint)} sends us to {host_of(url)}, which the token is not for")
-    if endpoint.startswith("https:") and not url.startswith("https:"):
+    if own is not None and own.startswith("https:") and not url.startswith("https:"):
         raise NetworkFault(f"{host_of(endpoint)} sends us from https to http, to {host_of(url)}: that is not followed")

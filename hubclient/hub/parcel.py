@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubclient.cache.layout import SHARED, RepoId
+from hubclient.cache.layout import SHARED
 from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing, UsageError
 from hubclient.formats.gguf import projector_of
 from hubclient.formats.gguf.split import sisters
-from hubclient.ground.names import safe_relative, shown
+from hubclient.ground.names import safe_relative, several, shown
 from hubclient.hub.selection import choose
+from hubclient.traces import snapshot_of
 
 MAX_FILES = 25_000  # of one commit, says huggingface_hub's create_commit
 _TOKEN = re.compile(rb"\bhf_[A-Za-z]{34}\b")
@@ -54,7 +55,7 @@ class Parcel:
         return sum(item.size for item in self.items)
 
 
-def gather(path: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Parcel:
+def gather(path: Path, include: str | Sequence[str] = (), exclude: str | Sequence[str] = ()) -> Parcel:
     """The files at `path`; for a folder those that fit a pattern of `include` (all, if there is none) and none of `exclude`.
 
     A file that is one part of a split GGUF stands for all parts. Raises SourceMissing, UsageError, DamagedInput or
@@ -62,6 +63,7 @@ def gather(path: Path, include: Sequence[str] = (), exclude: Sequence[str] = ())
     """
     if not os.path.lexists(path):
         raise SourceMissing(f"{path}: there is no such file or folder", path)
+    include, exclude = several(include), several(exclude)
     parcel = _folder(path, include, exclude) if path.is_dir() else _file(path, (*include, *exclude))
     if not parcel.items:
         raise UsageError(f"{path}: there is nothing to push" + (" but what is never pushed" if parcel.left_out else ""))
@@ -146,13 +148,9 @@ def _listed(folder: Path, before: str = "") -> Iterator[tuple[str, Path]]:
 
 def _roots(folder: Path) -> tuple[str, ...]:
     """Where links may lead: into the folder, and from a snapshot of the cache to that repository's bytes."""
-    whole = Path(os.path.normpath(folder.absolute()))
-    roots = [os.path.realpath(folder)]
-    for snapshot in (whole, *whole.parents):
-        repo = snapshot.parent.parent
-        if snapshot.parent.name == "snapshots" and RepoId.of_folder(repo.name):
-            roots += [os.path.realpath(repo / "blobs"), os.path.realpath(repo.parent / SHARED)]
-    return tuple(roots)
+    snapshot = snapshot_of(folder)
+    bytes_of = (snapshot[0].blobs, snapshot[0].cache / SHARED) if snapshot else ()
+    return tuple(os.path.realpath(root) for root in (folder, *bytes_of))
 
 
 def _inside(name: str, path: Path, roots: Sequence[str]) -> Item:

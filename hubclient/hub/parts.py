@@ -20,8 +20,10 @@ import secrets
 import shutil
 import stat
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +41,7 @@ from hubclient.hub.ranges import Ranges
 LEDGER = ".ledger.incomplete"
 _DATA = ".incomplete"
 _LIMIT = 64 << 20  # bytes of a ledger; a file of 10 TB
+_MOST = 1 << 16  # ranges of a ledger; 512 GB in steps
 _COPY = 64 << 20
 _PROBE, _PROMPT = 64 << 20, 0.005  # bytes, and the seconds it takes to set them aside where that is a note in a table
 _LINE = re.compile(rb"(\d{1,18}) (\d{1,18}) ([0-9a-f]{8})")
@@ -181,10 +184,10 @@ class Part:
             with open(found.data, "rb") as source, open(self.path, "r+b", buffering=0) as target:
                 if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
                     return
-                here = self.ranges
+                holes = self.ranges.holes(0, self.size)
                 for span in found.spans:
-                    if here.holes(*span[:2]) == [span[:2]] and _copy(source.fileno(), target.fileno(), span):
-                        here.add(*span[:2])
+                    at = bisect_right(holes, (span.start, self.size)) - 1
+                    if at >= 0 and span.stop <= holes[at][1] and _copy(source.fileno(), target.fileno(), span):
                         self.add(span)
         except FileNotFoundError:
             return
@@ -261,14 +264,13 @@ def _read(ledger: Path, etag: str, size: int) -> Found | None:
 
 
 def _spans(lines: Iterable[bytes], size: int) -> Iterator[Span]:
-    known = Ranges()
-    for line in lines:
-        match = _LINE.fullmatch(line)
-        if match:
-            start, stop, crc = int(match[1]), int(match[2]), int(match[3], 16)
-            if start < stop <= size and known.holes(start, stop) == [(start, stop)]:
-                known.add(start, stop)
-                yield Span(start, stop, crc)
+    """In order, without those that overlap."""
+    matches = filter(None, map(_LINE.fullmatch, islice(lines, _MOST)))
+    last = 0
+    for span in sorted(Span(int(match[1]), int(match[2]), int(match[3], 16)) for match in matches):
+        if last <= span.start < span.stop <= size:
+            last = span.stop
+            yield span
 
 
 def _line(span: Span) -> bytes:

@@ -7,15 +7,16 @@ what passes here does not fail afterwards for a reason that could have been know
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
 from hubclient.errors import EnvironmentFault, HubclientError, NotEnoughSpace
+from hubclient.ground.words import human
 from hubclient.hub.source import locate_resolved
+from hubclient.hub.temporary import nowhere
 
 if TYPE_CHECKING:
     from hubclient.checkpoint import Checkpoint
@@ -70,25 +71,21 @@ class Preflight:
         if self.fault is not None:
             raise self.fault
         if self.download > self.free:
-            told = f"{self.asked}: {self.download:,} bytes are to be downloaded, and {self.free:,} are free"
+            told = f"{self.asked}: {human(self.download)} are to be downloaded, and {human(self.free)} are free"
             raise NotEnoughSpace(told, hint="`hubclient cache gc` makes room; HF_HUB_CACHE names another disk")
 
     @property
     def summary(self) -> str:
-        """What it is, and what can be made of it."""
+        """What it is, and what becomes of it: in one line, without what only a plan for a target finds out."""
         model = f"{self.architecture} ({self.model_class})" if self.architecture else "of no architecture that is known here"
-        made = f"; converts to {', '.join(self.converts_to)}" if self.converts_to and self.target is None else ""
+        made = "".join(f"; becomes {self.target} {kind}: {human(size)}" for kind, size in (self.outputs or {}).items())
         return f"{self.asked} at {self.commit[:12]}: {self.format or 'weights'}, {model}{made}"
 
     def lines(self) -> tuple[str, ...]:
         """For people."""
         told = [self.summary]
-        told.append(
-            f"{len(self.files)} files, {self.size:,} bytes; to be downloaded: {len(self.missing)}, {self.download:,} bytes"
-        )
-        told += [f"becomes {self.target} {kind}: {size:,} bytes" for kind, size in (self.outputs or {}).items()]
-        told += [f"not carried over: {loss}" for loss in self.losses[:_SHOWN]]
-        told += [f"note: {note}" for note in self.notes[:_SHOWN]]
+        told += _listed("not carried over", self.losses)
+        told += _listed("note", self.notes)
         return (*told, *([f"cannot be converted: {self.fault}"] if self.fault is not None else []))
 
     def as_json(self) -> dict[str, Any]:
@@ -147,10 +144,17 @@ def preflight(session: Session, cache: Path, resolved: Resolved, target: str | N
     return Preflight(asked, resolved.commit, target, sizes, located.missing, _free(cache), **found)
 
 
-def select_for(session: Session, cache: Path, resolved: Resolved, target: str | None, file: str | None = None) -> frozenset[str]:
+def select_for(
+    session: Session,
+    cache: Path,
+    resolved: Resolved,
+    target: str | None,
+    file: str | None = None,
+    told: Callable[[Preflight], None] | None = None,
+) -> frozenset[str]:
     """The names of the files that a conversion to `target` reads, with card and licences: what `pull --for` brings.
 
-    Raises what `preflight` raises and what stands against the conversion. Offline, what is not here is not looked into.
+    `told` is given what the headers tell. Raises what `preflight` raises and what stands against the conversion. Offline, what is not here is not looked into.
     """
     asked = Asked(resolved.repo, resolved.revision, file)
     if session.offline:
@@ -158,6 +162,8 @@ def select_for(session: Session, cache: Path, resolved: Resolved, target: str | 
 
         return wanted_of(session, cache, asked, resolved).names
     found = preflight(session, cache, resolved, target, file)
+    if told is not None:
+        told(found)
     found.refuse()
     return frozenset(found.files)
 
@@ -200,8 +206,13 @@ def _model(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _planned(checkpoint: Checkpoint, target: str) -> Plan:
     """The plan of a conversion to nowhere."""
-    nowhere = Path(tempfile.gettempdir(), "hubclient-preflight", "{name}-{type}")
-    return checkpoint.plan(nowhere, format=target)
+    return checkpoint.plan(nowhere() / "{name}-{type}", format=target)
+
+
+def _listed(heading: str, lines: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    more = [f"{heading}: and {len(lines) - _SHOWN:,} more, which --json lists"] if len(lines) > _SHOWN else []
+    return [*(f"{heading}: {line}" for line in lines[:_SHOWN]), *more]
 
 
 def _free(cache: Path) -> int:

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hubclient.cache.layout import RepoId, RepoPaths, is_commit
+from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.notes import read_outputs
 from hubclient.errors import Unsupported
 from hubclient.hub.parcel import Parcel, read
+from hubclient.traces import snapshot_of
 
 if TYPE_CHECKING:
     from hubclient.formats.model import OpenedCheckpoint
@@ -144,7 +145,8 @@ def _config(parcel: Parcel) -> Mapping[str, Any]:
 
 def _origins(parcel: Parcel, cache: Path) -> Iterator[tuple[str, Origin]]:
     outputs = _outputs(cache)
-    whole = outputs.get(os.path.realpath(parcel.path)) or _snapshot(parcel.path)
+    snapshot = snapshot_of(parcel.path)
+    whole = outputs.get(os.path.realpath(parcel.path)) or (Origin(snapshot[0].repo, snapshot[1]) if snapshot else None)
     for item in parcel.items:
         own = (outputs.get(os.path.realpath(path)) for path in (item.path, _unsplit(item.path)))
         if found := next(filter(None, own), whole):
@@ -164,16 +166,6 @@ def _outputs(cache: Path) -> dict[str, Origin]:
         return {}
     repos = [repo for folder in folders if (repo := RepoId.of_folder(folder))]
     return {note.path: Origin(repo, note.commit, note.type) for repo in repos for note in read_outputs(RepoPaths(cache, repo))}
-
-
-def _snapshot(path: Path) -> Origin | None:
-    """The repository that a path in the cache belongs to."""
-    whole = Path(os.path.normpath(path.absolute()))
-    for snapshot in (whole, *whole.parents):
-        repo = RepoId.of_folder(snapshot.parent.parent.name)
-        if repo and snapshot.parent.name == "snapshots" and is_commit(snapshot.name):
-            return Origin(repo, snapshot.name)
-    return None
 
 
 def _stated(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[RepoId]:

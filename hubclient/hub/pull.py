@@ -6,26 +6,28 @@ snapshot shows a file only then, and a branch or tag names the commit only when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubclient.cache.forsaking import forsake
 from hubclient.cache.gate import writer
 from hubclient.cache.layout import DEFAULT_REVISION, RepoId
 from hubclient.cache.notes import mark_used
 from hubclient.cache.placing import make_folder, prepare, read_ref, storing, write_ref
-from hubclient.cache.present import look
+from hubclient.cache.present import present_of
 from hubclient.cache.trees import write_tree
-from hubclient.errors import DamagedInput, EnvironmentFault
+from hubclient.errors import DamagedInput, EnvironmentFault, NetworkFault
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.progress import Progress, Stage
 from hubclient.hub.crew import WORKERS
 from hubclient.hub.pullplan import (
     PullPlan,
     Select,
+    anything_came,
     distinct_size,
     files_json,
     named_json,
@@ -34,6 +36,7 @@ from hubclient.hub.pullplan import (
     unfinished,
 )
 from hubclient.hub.resolve import Resolved
+from hubclient.hub.selection import unfit
 from hubclient.hub.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -87,8 +90,8 @@ def pull(
     revision: str = DEFAULT_REVISION,
     *,
     file: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     select: Select | None = None,
     check: bool = False,
     workers: int = WORKERS,
@@ -111,7 +114,7 @@ def carry_out(
     session: Session, plan: PullPlan, *, workers: int = WORKERS, progress: Progress | None = None, stage: Stage | None = None
 ) -> Pulled:
     """Do what a plan says; see `pull`."""
-    notes = [f"no file fits {pattern}" for pattern in plan.unmatched] + _facts(plan)
+    notes = [unfit(pattern, plan.resolved.entries) for pattern in plan.unmatched] + _facts(plan)
     if not plan.present.wanted and not plan.present.unshown:
         _tidy(plan)
         told = _nothing_to_do(plan)
@@ -119,16 +122,31 @@ def carry_out(
             return _result(plan, (), 0, [*notes, *told])
     refuse_overfull(plan)
     paths, commit = plan.paths, plan.resolved.commit
-    with writer(paths, commit, partial(stage, "waiting for another process that removes files") if stage else None):
-        prepare(paths)
-        mark_used(paths, commit)
-        _keep_tree(plan)
-        rounds = _until_all_is_here(plan, lambda: Transfers(session, plan, workers, progress, stage))
-        _write_ref(plan)
+    try:
+        with writer(paths, commit, partial(stage, "waiting for another process that removes files") if stage else None):
+            prepare(paths)
+            mark_used(paths, commit)
+            _keep_tree(plan)
+            with _telling_what_stays(plan):
+                rounds = _until_all_is_here(plan, lambda: Transfers(session, plan, workers, progress, stage))
+            _write_ref(plan)
+    except BaseException:
+        forsake(paths, commit)
+        raise
     _tidy(plan)
     came = frozenset(name for transfers in rounds for name in transfers.fetched)
     fetched = tuple(name for name in plan.names if name in came)
     return _result(plan, fetched, sum(transfers.downloaded for transfers in rounds), notes)
+
+
+@contextmanager
+def _telling_what_stays(plan: PullPlan) -> Iterator[None]:
+    try:
+        yield
+    except NetworkFault as error:
+        if anything_came(plan):
+            error.hint = "; ".join(filter(None, ("what arrived is kept: the same command goes on", error.hint)))
+        raise
 
 
 def _until_all_is_here(plan: PullPlan, begin: Callable[[], Transfers]) -> list[Transfers]:
@@ -138,7 +156,7 @@ def _until_all_is_here(plan: PullPlan, begin: Callable[[], Transfers]) -> list[T
         rounds.append(begin())
         rounds[-1].show_what_is_here()
         rounds[-1].fetch_the_rest()
-        if look(plan.paths, plan.resolved.commit, plan.entries).shown == plan.names:
+        if present_of(plan.paths, plan.resolved.commit, plan.entries).shown == plan.names:
             return rounds
     raise EnvironmentFault(f"{plan.snapshot}: files go as soon as they have come: another program removes them", plan.snapshot)
 
@@ -185,7 +203,7 @@ def _nothing_to_do(plan: PullPlan) -> list[str] | None:
         if not plan.resolved.listed and _is_named(plan):
             return []
         with writer(paths, commit):
-            if plan.names and look(paths, commit, plan.entries).shown != plan.names:
+            if plan.names and present_of(paths, commit, plan.entries).shown != plan.names:
                 return None
             if plan.resolved.listed and not plan.names:
                 prepare(paths)
@@ -209,7 +227,10 @@ def _facts(plan: PullPlan) -> list[str]:
 
 
 def _result(plan: PullPlan, fetched: Sequence[str], downloaded: int, notes: Sequence[str]) -> Pulled:
-    came = frozenset(fetched)
-    reused = tuple(name for name in plan.names if name not in came)
+    """The result; what had come already when headers were looked at came as well."""
+    before = [name for name in plan.brought if name not in frozenset(fetched)]
+    came = frozenset((*fetched, *before))
+    all_fetched, reused = (tuple(name for name in plan.names if (name in came) is wanted) for wanted in (True, False))
     size = distinct_size(plan.resolved, reused)
-    return Pulled(plan.resolved, plan.snapshot, plan.names, tuple(fetched), reused, downloaded, size, tuple(notes))
+    downloaded += distinct_size(plan.resolved, before)
+    return Pulled(plan.resolved, plan.snapshot, plan.names, all_fetched, reused, downloaded, size, tuple(notes))

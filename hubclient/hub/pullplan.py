@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
 from hubclient.cache.layout import DEFAULT_REVISION, RepoId, RepoPaths
-from hubclient.cache.present import Present, look
+from hubclient.cache.present import Present, present_of
 from hubclient.cache.trees import TreeEntry
 from hubclient.disk import allocated
-from hubclient.errors import EnvironmentFault, NotEnoughSpace, Offline, SourceMissing
-from hubclient.ground.names import shown
+from hubclient.errors import EnvironmentFault, HubclientError, NetworkFault, NotEnoughSpace, Offline, SourceMissing
+from hubclient.ground.names import several, shown
 from hubclient.ground.progress import Progress, Stage
-from hubclient.hub.resolve import Resolved, resolve
-from hubclient.hub.selection import Choice, choose
+from hubclient.hub.resolve import Resolved, resolve, resolve_offline
+from hubclient.hub.selection import Choice, choose, unfit
 
 if TYPE_CHECKING:
     from hubclient.hub.parts import Found
@@ -32,6 +33,7 @@ _SHOWN = 5  # names in a sentence
 class PullPlan:
     """`names` are the chosen files, `present` what of them is here; `unmatched` are patterns that fit no file.
 
+    `brought` are files that have come already, with headers that were looked at for this plan.
     `transfer` counts the bytes that will come over the network, `kept` those that unfinished runs have left; `needs` are
     those that the disk must still have room for, `free` those it has.
     """
@@ -45,6 +47,7 @@ class PullPlan:
     needs: int
     free: int
     unmatched: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
 
     @property
     def paths(self) -> RepoPaths:
@@ -94,58 +97,103 @@ def plan_pull(
     revision: str = DEFAULT_REVISION,
     *,
     file: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     select: Select | None = None,
+    target: str | None = None,
     check: bool = False,
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> PullPlan:
     """Ask what the revision holds, choose, and look at what is here; nothing is written and no file's bytes are asked for.
 
-    `file` is one by its name; else `select` may choose, and `include` and `exclude` are patterns (see `selection`). With
-    `check` what is here counts only if it has its digest. Raises what `resolve` raises, SourceMissing if nothing is chosen,
-    Offline (with `missing`) if something would have to be fetched and may not be.
+    `file` is one by its name; else `select` may choose (for the format `target`, which is only told), and `include` and
+    `exclude` are patterns (see `selection`). With `check` what is here counts only if it has its digest. Raises what `resolve`
+    raises, SourceMissing if nothing is chosen, Offline (with `missing`) if something would have to be fetched and may not be.
     """
     if stage is not None:
         stage(f"asking for {repo}")
-    resolved = resolve(session, cache, repo, revision)
-    choice = chosen(resolved, file, include, exclude, select)
-    return plan_resolved(session, cache, resolved, choice, check=check, progress=progress, stage=stage)
+    command = pull_command(Asked(repo, revision, file), include, exclude, target)
 
+    def choose_from(resolved: Resolved, select: Select | None = select) -> Choice:
+        return chosen(resolved, file, include, exclude, select)
 
-def plan_resolved(
-    session: Session,
-    cache: Path,
-    resolved: Resolved,
-    choice: Choice,
-    *,
-    check: bool = False,
-    progress: Progress | None = None,
-    stage: Stage | None = None,
-) -> PullPlan:
-    """The rest of `plan_pull`, for files that have been chosen."""
+    try:
+        with session.patience.telling(stage):
+            resolved = resolve(session, cache, repo, revision)
+    except Offline as error:
+        error.hint = f"`{command}` fetches it"
+        raise
+    except NetworkFault as error:
+        offline = None if select is None else _selecting_offline(cache, Asked(repo, revision, file))
+        if here := _all_here(cache, repo, revision, lambda resolved: choose_from(resolved, offline)):
+            error.hint = here
+        raise
+    before = look_at(cache, resolved, Choice(tuple(resolved.entries))).missing if select is not None else ()
+    choice = choose_from(resolved)
     present = look_at(cache, resolved, choice, check=check, progress=progress, stage=stage)
     if present.wanted and session.offline:
-        raise missing_offline(resolved, present)
-    return plan_of(cache, resolved, choice, present)
+        raise missing_offline(resolved, present, command)
+    return brought_since(plan_of(cache, resolved, choice, present), before)
+
+
+def brought_since(plan: PullPlan, missing: Collection[str]) -> PullPlan:
+    """The plan, with what was `missing` before headers were looked at, and is here now, as `brought`."""
+    before = frozenset(missing)
+    names = tuple(name for name in plan.names if name in before)
+    absent = frozenset(look_at(plan.cache, plan.resolved, Choice(names)).missing)
+    return replace(plan, brought=tuple(name for name in names if name not in absent))
+
+
+def pull_command(
+    asked: Asked, include: str | Sequence[str] = (), exclude: str | Sequence[str] = (), target: str | None = None
+) -> str:
+    """The command that asks for the same."""
+    options = [
+        *(["--for", target] if target else []),
+        *(word for pattern in several(include) for word in ("--include", pattern)),
+        *(word for pattern in several(exclude) for word in ("--exclude", pattern)),
+    ]
+    return shlex.join(["hubclient", "pull", str(asked), *options])
+
+
+def told_here(resolved: Resolved) -> str:
+    """The hint where the Hub cannot be reached and is not needed."""
+    return f"all of {resolved.where} that was asked for is here: --offline uses it"
+
+
+def _selecting_offline(cache: Path, asked: Asked) -> Select:
+    """What a conversion needs, by what is here alone."""
+    from hubclient.hub.session import Session
+    from hubclient.hub.source import wanted_of
+
+    return lambda resolved: wanted_of(Session.of(token=False, offline=True), cache, asked, resolved).names
+
+
+def _all_here(cache: Path, repo: RepoId, revision: str, choose_from: Callable[[Resolved], Choice]) -> str | None:
+    """`told_here`, as far as the kept ref and list of files tell; None if something is missing."""
+    try:
+        resolved = resolve_offline(RepoPaths(cache, repo), revision)
+        return None if look_at(cache, resolved, choose_from(resolved)).wanted else told_here(resolved)
+    except HubclientError:  # the fault that was met first counts
+        return None
 
 
 def chosen(
     resolved: Resolved,
     file: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     select: Select | None = None,
 ) -> Choice:
     """The files of a revision that are wanted; see `plan_pull`. SourceMissing, Offline."""
     names = _wanted(resolved, file, select)
     choice = choose(names, include, exclude)
     if not choice.names and names:
-        patterns = ", ".join(map(shown, include or exclude))
-        raise SourceMissing(
-            f"{patterns} leaves no file of {resolved.asked}", hint="patterns are shell wildcards over the whole path"
-        )
+        patterns = ", ".join(map(shown, several(include or exclude)))
+        idle = [unfit(pattern, names) for pattern in choice.unmatched]
+        likely = next((told for told in idle if "did you mean" in told), "patterns are shell wildcards over the whole path")
+        raise SourceMissing(f"{patterns} leaves no file of {resolved.asked}", hint=likely)
     return choice
 
 
@@ -158,11 +206,11 @@ def look_at(
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> Present:
-    """What of the chosen files is here, see `look`."""
+    """What of the chosen files is here, see `present_of`."""
     entries = {name: resolved.entries[name] for name in choice.names}
     if check and stage is not None:
         stage("checking what is here")
-    return look(
+    return present_of(
         resolved.paths(cache), resolved.commit, entries, check=check, progress=_counted(entries, progress) if check else None
     )
 
@@ -175,6 +223,12 @@ def plan_of(cache: Path, resolved: Resolved, choice: Choice, present: Present) -
     return PullPlan(cache, resolved, choice.names, present, size - kept, kept, size - reserved, _free(cache), choice.unmatched)
 
 
+def anything_came(plan: PullPlan) -> bool:
+    """Whether more is here than when the plan was made, or unfinished."""
+    now = present_of(plan.paths, plan.resolved.commit, plan.entries)
+    return len(now.wanted) < len(plan.present.wanted) or plan_of(plan.cache, plan.resolved, Choice(plan.names), now).kept > 0
+
+
 def refuse_overfull(plan: PullPlan) -> None:
     """NotEnoughSpace if the disk cannot take what is to come."""
     if plan.needs > plan.free:
@@ -182,13 +236,13 @@ def refuse_overfull(plan: PullPlan) -> None:
         raise NotEnoughSpace(told, plan.cache, hint="`hubclient cache gc` makes room; --include fetches less")
 
 
-def missing_offline(resolved: Resolved, present: Present) -> Offline:
-    """What to say of files that are not here and cannot be fetched now."""
+def missing_offline(resolved: Resolved, present: Present, command: str) -> Offline:
+    """What to say of files that are not here and cannot be fetched now; `command` fetches them."""
     missing, damaged = present.missing, present.damaged
     parts = [f"{_are(len(missing))} not here ({_some(missing)})"] if missing else []
     parts += [f"{_are(len(damaged))} damaged ({_some(damaged)})"] if damaged else []
     told = f"{resolved.repo}@{resolved.commit[:12]}: {' and '.join(parts)}, and offline was asked for"
-    return Offline(told, present.wanted, hint=f"`hubclient pull {resolved.repo}@{resolved.commit}` fetches what is missing")
+    return Offline(told, present.wanted, hint=f"`{command}` fetches what is missing")
 
 
 def _are(count: int) -> str:

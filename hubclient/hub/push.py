@@ -7,7 +7,7 @@ The API and the upload are huggingface_hub's (see `sending.py`), what becomes of
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,9 @@ from hubclient.cache.asked import checked_revision
 from hubclient.cache.layout import DEFAULT_REVISION, RepoId, default_cache
 from hubclient.errors import AccessDenied, NetworkFault, SourceMissing, UsageError
 from hubclient.ground.names import shown
+from hubclient.ground.progress import Progress
 from hubclient.hub.account import Account, whoami
+from hubclient.hub.card import NAME
 from hubclient.hub.failures import About, translated
 from hubclient.hub.parcel import Parcel, gather, refuse_tokens
 from hubclient.hub.provenance import Contents, look
@@ -27,8 +29,6 @@ from hubclient.hub.sending import Overtaken, Sent, digests, send
 
 if TYPE_CHECKING:
     from hubclient.hub.session import Session
-
-Progress = Callable[[int, int], None]
 
 _ATTEMPTS = 5  # while others commit to the same branch
 
@@ -51,6 +51,7 @@ class Pushed:
     created: bool
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    card: str | None = None  # what became of README.md: "added", "changed", or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,8 @@ def push(
     revision: str | None = None,
     message: str | None = None,
     card: bool = True,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     progress: Progress | None = None,
     bars: bool = False,
     cache: Path | None = None,
@@ -91,7 +92,7 @@ def push(
     """
     wanted = repo if isinstance(repo, RepoId) else RepoId.parse(repo)
     parcel = gather(Path(path), include, exclude)
-    session.go_online(str(wanted))
+    session.need_for("push")
     contents = look(parcel, default_cache() if cache is None else cache)
     refuse_tokens(parcel)
     account = whoami(session)
@@ -116,6 +117,7 @@ def push(
         not before.exists,
         parcel.left_out,
         (*done.notes, *_notes(before, target, parcel, sent)),
+        None if done.card is None else "changed" if NAME in target.names else "added",
     )
 
 

@@ -17,9 +17,11 @@ class Ranges:
         self._stops: dict[int, int] = {}
         self._starts: dict[int, int] = {}
         self.total = 0
-        for start, stop in ranges:
-            for hole in self.holes(start, stop):
-                self.add(*hole)
+        last = -1
+        for start, stop in sorted(ranges):
+            if stop > max(start, last):
+                self.add(max(start, last), stop)
+                last = stop
 
     def add(self, start: int, stop: int) -> None:
         """Add bytes, none of which is there yet."""

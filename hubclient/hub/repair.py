@@ -17,7 +17,7 @@ from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.mending import Copies, repair_locally
 from hubclient.cache.placing import make_folder, storing
 from hubclient.cache.reading import Progress
-from hubclient.cache.trees import TreeEntry, read_tree, write_tree
+from hubclient.cache.trees import TreeEntry, checked_entry, read_tree, write_tree
 from hubclient.errors import AccessDenied, DamagedInput, NetworkFault, Offline, SourceMissing
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
@@ -178,14 +178,14 @@ class _Fetching:
         self.received += got.received
 
     def _entries(self, paths: RepoPaths, finding: Finding) -> Iterator[tuple[TreeEntry, list[Place]]]:
-        """What the commits say of the finding's files; usually all the same. SourceMissing if a commit has no such file."""
+        """What the commits say of the finding's files; usually all the same. SourceMissing if a commit has no such file, DamagedInput for a name that not every system takes."""
         found: dict[TreeEntry, list[Place]] = {}
         for place in finding.places:
             entry = self._tree(paths, place.commit).get(place.file)
             if entry is None:
                 told = f"{finding.repo}@{place.commit[:12]} has no file {shown(place.file)}"
                 raise SourceMissing(told, hint="somebody put it there; it may be removed")
-            found.setdefault(entry, []).append(place)
+            found.setdefault(checked_entry(place.file, entry, str(paths.tree(place.commit))), []).append(place)
         yield from found.items()
 
     def _tree(self, paths: RepoPaths, commit: str, *, anew: bool = False) -> dict[str, TreeEntry]:
@@ -238,9 +238,12 @@ def _commit_of(finding: Finding) -> str:
 
 
 def _kept(paths: RepoPaths, commit: str) -> dict[str, TreeEntry] | None:
-    """The list that is here, if it can be used; a broken one is a finding of its own, and is replaced."""
+    """The list that is here, if it can be used; a broken one is a finding of its own, and is replaced.
+
+    Of its names, those that are fetched are checked then.
+    """
     try:
-        return read_tree(paths.tree(commit))
+        return read_tree(paths.tree(commit), portable=False)
     except (DamagedInput, OSError):
         return None
 

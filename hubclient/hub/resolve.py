@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hubclient.hub.session import Session
 
 MAX_FILES = 1_000_000
+WEIGHTS = (".safetensors", ".gguf")
 _SHORT = 7  # digits of an abbreviated commit, as git shows it; a branch may be called "a" or "fee"
 
 
@@ -83,6 +84,7 @@ def resolve(session: Session, cache: Path, repo: RepoId, revision: str = DEFAULT
     not be, and DamagedInput if the list holds a name or number that cannot be right.
     """
     checked_revision(revision)
+    _refuse_file(cache)
     paths = RepoPaths(cache, repo)
     if session.offline:
         return resolve_offline(paths, revision)
@@ -94,6 +96,11 @@ def resolve(session: Session, cache: Path, repo: RepoId, revision: str = DEFAULT
         if (entries := kept_tree(paths, commit)) is not None:
             return Resolved(repo, revision, commit, entries, facts=facts)
     return Resolved(repo, revision, commit, listed(session, repo, commit), listed=True, facts=facts)
+
+
+def _refuse_file(cache: Path) -> None:
+    if cache.exists() and not cache.is_dir():
+        raise EnvironmentFault(f"{cache}: is no folder, and so no cache", cache, hint="HF_HUB_CACHE and HF_HOME name it")
 
 
 def resolve_offline(paths: RepoPaths, revision: str = DEFAULT_REVISION) -> Resolved:
@@ -226,6 +233,11 @@ def _not_here(paths: RepoPaths, revision: str) -> Offline:
     found = sorted(paths.refs.rglob("*")) if is_inside(paths.refs / "any", paths.cache) else []
     here = [path.relative_to(paths.refs).as_posix() for path in found if path.is_file()]
     told = f"; of {paths.repo} there are {', '.join(map(shown, here[:5]))}" if here else ""
+    if not here and (looked := [name for name in _names(paths.snapshots) if is_commit(name)]):
+        whole = any(name.endswith(WEIGHTS) for commit in looked for name in _names(paths.snapshot(commit)))
+        what = f"{', '.join(looked[:5])} of {paths.repo}" if whole else f"only headers and configs of {paths.repo}"
+        verb = "is" if whole and len(looked) == 1 else "are"
+        return Offline(f"{what} {verb} here, and offline was asked for", hint=f"`hubclient pull {asked}` fetches the rest")
     return Offline(
         f"{asked} is not in the cache at {paths.cache}, and offline was asked for{told}",
         hint=f"`hubclient pull {asked}` fetches it",

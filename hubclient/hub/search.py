@@ -121,7 +121,7 @@ def search(
         raise UsageError(f"{shown(sort)} is no order; orders are {', '.join(SORTS)}")
     if limit < 1:
         raise UsageError(f"a limit of {limit} finds nothing")
-    session.go_online("a search")
+    session.need_for("search")
     tags = [filter] if isinstance(filter, str) else list(filter)
     asked = {
         "search": text,

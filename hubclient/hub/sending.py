@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.digests import digest_file
 from hubclient.errors import EnvironmentFault, HubclientError, NetworkFault, SourceChanged, UsageError
 from hubclient.ground.names import shown
+from hubclient.ground.progress import Progress
 from hubclient.hub.card import NAME
+from hubclient.hub.connections import Stopped
+from hubclient.hub.crew import run_all
 from hubclient.hub.failures import translated
 from hubclient.hub.parcel import Item, Parcel
 
@@ -38,26 +41,28 @@ class Sent:
     pr_url: str | None
 
 
-def digests(parcel: Parcel, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+def digests(parcel: Parcel, progress: Progress | None = None) -> dict[str, str]:
     """The sha256 (hexadecimal) of each file, by name, on all cores. SourceChanged if one changes meanwhile; EnvironmentFault."""
-    lock, done = threading.Lock(), [0]
+    lock, done, over = threading.Lock(), [0], threading.Event()
+    found: dict[str, str] = {}
 
     def count(nbytes: int) -> None:
+        if over.is_set():
+            raise Stopped("the push was stopped")
         with lock:
             done[0] += nbytes
             if progress is not None and done[0] < parcel.size:
                 progress(done[0], parcel.size)
 
-    def digest(item: Item) -> str:
+    def digest(item: Item) -> None:
         try:
-            found = digest_file(item.path, "sha256", count).hex
+            found[item.name] = digest_file(item.path, "sha256", count).hex
         except OSError as error:
             raise EnvironmentFault(f"{item.path}: cannot be read ({error.strerror})", item.path) from error
         _refuse_changed(item)
-        return found
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = dict(zip((item.name for item in parcel.items), pool.map(digest, parcel.items), strict=True))
+    jobs = [partial(digest, item) for item in parcel.items]
+    run_all(jobs, os.cpu_count() or 1, over.set, lambda _fault: False)
     if progress is not None:
         progress(parcel.size, parcel.size)
     return found
@@ -66,7 +71,7 @@ def digests(parcel: Parcel, progress: Callable[[int, int], None] | None = None) 
 def send(session: Session, carded: Carded, sha256: Mapping[str, str], target: Target, message: str, create_pr: bool) -> Sent:
     """Commit the files, and the card if there is one. Overtaken if `target.head` is no longer the branch's last commit."""
     items = carded.parcel.items
-    with translated(session, target.repo, revision=None if create_pr else target.revision), _theirs(target):
+    with translated(session, target.repo, revision=None if create_pr else target.revision), _theirs(target), _silent():
         made = session.api.create_commit(
             target.repo.name,
             list(_operations(items, sha256, carded.card)),
@@ -92,6 +97,22 @@ def _operations(items: Sequence[Item], sha256: Mapping[str, str], card: bytes | 
         yield CommitOperationAdd(NAME, card)
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without huggingface_hub's line on a commit that changes nothing, which the notes of a push say too."""
+    import logging
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No files have been modified")
+
+    logger = logging.getLogger("huggingface_hub.hf_api")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
+
+
 _XET = "HF_HUB_DISABLE_XET=1 sends in the older way"
 
 
@@ -115,6 +136,8 @@ def _meaning(error: BaseException, target: Target) -> HubclientError | None:
     """A fault of the upload as ours; None for those of any request."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    if isinstance(error, HubclientError):  # raised where huggingface_hub called us
+        return error
     if isinstance(error, HfHubHTTPError):
         overtaken = error.response is not None and error.response.status_code == 412
         return Overtaken(f"{target.repo}: others commit to {target.revision} all the time; try again") if overtaken else None

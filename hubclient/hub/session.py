@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,23 @@ from urllib.parse import urlencode
 
 from hubclient.cache.layout import RepoId
 from hubclient.errors import AccessDenied, DamagedInput, EnvironmentFault, HubclientError, NetworkFault, Offline, UsageError
+from hubclient.ground.environment import switched_on
 from hubclient.ground.names import shown
 from hubclient.ground.strictjson import parse_json
 from hubclient.hub.failures import About, Contradiction, Passing, failure, refused
 from hubclient.hub.origins import host_of, joined, next_url, origin_of, same_origin
 from hubclient.hub.patience import Patience, patiently
+from hubclient.hub.unpacking import CODINGS, coding_of, unpacked
 
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfApi
 
 _DEFAULT = "https://huggingface.co"
-_TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
-_LIMIT = 256 << 20  # bytes of JSON; a list of a million files
+_LIMIT = 32 << 20  # bytes of JSON, unpacked; a page of a list holds a thousand files
+_MOST_VALUES = 1_000_000  # in it; a model that tells of 500,000 files
+_DRAINED = 64 << 10  # bytes
+_DOWNLOAD, _ETAG = "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"
 _MAX_PAGES = 4096
 _THEIRS = ("httpx2", "httpcore2", "huggingface_hub")
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -42,6 +47,7 @@ class Token:
 
     text: str | None = field(repr=False)
     source: str
+    variable: str | None = None  # of the environment, if it is from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class Session:
     @property
     def timeout(self) -> float:
         """Seconds without a byte, after which a download is tried again."""
-        return _seconds("HF_HUB_DOWNLOAD_TIMEOUT")
+        return seconds_of(_DOWNLOAD)
 
     @cached_property
     def api(self) -> HfApi:
@@ -121,6 +127,14 @@ class Session:
         from hubclient import __version__
 
         return HfApi(self.endpoint, token=self.token.text or False, library_name="hubclient", library_version=__version__)
+
+    def need_for(self, command: str) -> None:
+        """Raises Offline if offline was asked for, and the command is of no use then."""
+        if self.offline:
+            raise Offline(
+                f"{command} needs the Hub, and offline was asked for",
+                hint="run it without --offline (and without HF_HUB_OFFLINE)",
+            )
 
     def go_online(self, what: str) -> None:
         """Raises Offline if offline was asked for."""
@@ -162,7 +176,7 @@ class Session:
         headers = {"Accept-Encoding": "identity"}
         if start is not None:
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        with self._get(url, headers, self.timeout, about or About()) as answer:
+        with self._get(url, headers, _DOWNLOAD, about or About()) as answer:
             yield answer
 
     def get_json(self, path: str, params: Mapping[str, Any] | None = None, about: About | None = None) -> Any:
@@ -189,7 +203,7 @@ class Session:
         """JSON, and where the next page is."""
 
         def attempt() -> tuple[Any, str | None]:
-            with self._get(url, {}, _seconds("HF_HUB_ETAG_TIMEOUT"), about) as answer:
+            with self._get(url, {"Accept-Encoding": "gzip"}, _ETAG, about) as answer:
                 data = _whole(answer.response, self)
                 return _parsed(data, self.host, url), self._next(answer)
 
@@ -208,37 +222,40 @@ class Session:
         return target
 
     @contextmanager
-    def _get(self, url: str, headers: Mapping[str, str], timeout: float, about: About) -> Iterator[Answer]:
+    def _get(self, url: str, headers: Mapping[str, str], patience: str, about: About) -> Iterator[Answer]:
+        """`patience`: the variable that says how long a silence may be."""
         self.go_online(str(about))
         told: dict[str, str] = {}
         seen = {url}
         while True:
-            response, took = self._send(url, headers, timeout, about)
+            response, took = self._send(url, headers, patience, about)
             try:
                 if same_origin(url, self.endpoint):
                     told |= response.headers
                 location = response.headers.get("location")
                 if response.status_code in _REDIRECTS and location:
+                    with suppress(NetworkFault), self._reading(url, about, patience):  # the body itself is of no use
+                        _drain(response)
                     url = next_url(url, location, seen)
                     continue
                 if response.status_code not in (200, 206):
                     raise refused(self, about, response.status_code, response.headers, url)
-                with self._reading(url, about):
+                with self._reading(url, about, patience):
                     yield Answer(response, url, told, took)
                 return
             finally:
                 response.close()
 
-    def _send(self, url: str, headers: Mapping[str, str], timeout: float, about: About) -> tuple[httpx2.Response, float]:
+    def _send(self, url: str, headers: Mapping[str, str], patience: str, about: About) -> tuple[httpx2.Response, float]:
         """One request; its response's body is still to come."""
         sent = {"User-Agent": _user_agent(), **headers}
         if self.token.text is not None and same_origin(url, self.endpoint):
             sent["Authorization"] = f"Bearer {self.token.text}"
         client = self.client()
-        with self._reading(url, about):
+        with self._reading(url, about, patience):
             begun = time.monotonic()
             try:
-                request = client.build_request("GET", url, headers=sent, timeout=timeout)
+                request = client.build_request("GET", url, headers=sent, timeout=seconds_of(patience))
                 return client.send(request, stream=True, follow_redirects=False), time.monotonic() - begun
             except RuntimeError as error:
                 if client.is_closed:  # huggingface_hub closes it after faults, and makes another
@@ -246,7 +263,7 @@ class Session:
                 raise
 
     @contextmanager
-    def _reading(self, url: str, about: About) -> Iterator[None]:
+    def _reading(self, url: str, about: About, patience: str) -> Iterator[None]:
         """httpx2's faults, while a response comes, as ours."""
         try:
             yield
@@ -254,7 +271,7 @@ class Session:
             raise
         except Exception as error:
             if type(error).__module__.partition(".")[0] in _THEIRS:
-                ours = failure(error, self, about, url)
+                ours = failure(error, self, about, url, patience)
                 if ours is not None:
                     raise ours from error
             raise
@@ -262,18 +279,19 @@ class Session:
 
 def offline_by_environment(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether HF_HUB_OFFLINE, else TRANSFORMERS_OFFLINE, asks for no network."""
-    return (environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or "").upper() in _TRUE
+    return switched_on("HF_HUB_OFFLINE" if environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE", environ)
 
 
 def _default_endpoint() -> str:
-    if os.environ.get("HUGGINGFACE_CO_STAGING", "").upper() not in _TRUE:
+    if not switched_on("HUGGINGFACE_CO_STAGING"):
         return _DEFAULT
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
-def _seconds(variable: str) -> float:
+def seconds_of(variable: str) -> float:
+    """Seconds of silence that a variable allows."""
     text = os.environ.get(variable, "").strip()
     return float(text) if text.isascii() and text.isdigit() and int(text[:9]) > 0 else 10.0
 
@@ -290,7 +308,7 @@ def _user_agent() -> str:
 def _find_token(asked: str | bool | None) -> Token:
     if isinstance(asked, str):
         return Token(asked, "the token that was given") if asked else Token(None, "no token")
-    if asked is False or (asked is None and os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in _TRUE):
+    if asked is False or (asked is None and switched_on("HF_HUB_DISABLE_IMPLICIT_TOKEN")):
         return Token(None, "no token")
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import DeviceCodeError, OIDCError
@@ -307,23 +325,37 @@ def _find_token(asked: str | bool | None) -> Token:
         return Token(None, "no token")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if os.environ.get(name, "").strip() == text:
-            return Token(text, f"the token in {name}")
+            return Token(text, f"the token in {name}", name)
     return Token(text, f"the token stored in {constants.HF_TOKEN_PATH}")
+
+
+def _drain(response: httpx2.Response) -> None:
+    """Take a short body, after which the connection serves again; of a long one there is more than another connection costs."""
+    length = response.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:9]) <= _DRAINED:
+        for _ in response.iter_raw():
+            pass
 
 
 def _whole(response: httpx2.Response, session: Session) -> bytes:
     """A body, unpacked, of bounded size."""
     data = bytearray()
-    for piece in response.iter_bytes():
-        data += piece
-        if len(data) > _LIMIT:
-            raise NetworkFault(f"{session.host} answers with more than {_LIMIT:,} bytes of JSON")
+    coding = coding_of(response.headers.get("content-encoding", ""))
+    if coding and coding not in CODINGS:
+        raise Contradiction(f"{session.host} sends JSON packed ({shown(coding)}), though that was ruled out")
+    try:
+        for piece in unpacked(response.iter_raw()) if coding else response.iter_raw():
+            data += piece
+            if len(data) > _LIMIT:
+                raise NetworkFault(f"{session.host} answers with more than {_LIMIT:,} bytes of JSON")
+    except zlib.error as error:
+        raise Contradiction(f"{session.host} sends bytes that cannot be unpacked") from error
     return bytes(data)
 
 
 def _parsed(data: bytes, host: str, url: str) -> Any:
     try:
-        return parse_json(data, url)
+        return parse_json(data, url, most=_MOST_VALUES)
     except DamagedInput as error:
         told = str(error).removeprefix(f"{url}: ")
         raise Contradiction(f"{host}: the answer to {shown(url.partition('?')[0])} is no use: {told}") from error

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,19 +26,18 @@ from hubclient.errors import EnvironmentFault
 from hubclient.formats.elsewhere import Elsewhere, not_here, put_up, take_down
 from hubclient.formats.encodings import F32
 from hubclient.ground.names import safe_relative
+from hubclient.hub.crew import WORKERS, run_all
+from hubclient.hub.temporary import make_temporary
 
 if TYPE_CHECKING:
     from hubclient.cache.layout import RepoId
     from hubclient.formats.model import OpenedCheckpoint, TensorRef
+    from hubclient.hub.glimpses import Fetch
 
-PREFIX = "hubclient-"
-_SIDE_BY_SIDE = 8  # requests
 _FIRST = 64 << 10  # bytes: the header of most files with up to a thousand tensors
 _FIRST_GGUF = 2 << 20  # bytes: a GGUF's header holds the vocabulary
 _LARGEST_VALUES = 16 << 20  # bytes of a tensor that planning looks at, and of all; see spokes/exact.py
 _ALL_VALUES = 80 << 20
-
-Fetch = Callable[[int, int], bytes]  # the bytes [start, stop) of a file, all of them
 
 
 class Skeleton:
@@ -49,10 +47,10 @@ class Skeleton:
     """
 
     def __init__(self, repo: RepoId, commit: str, here: Mapping[str, Path], absent: Mapping[str, Elsewhere]) -> None:
-        root = Path(os.path.realpath(_temporary()))
+        root = make_temporary()
         self.snapshot = root / repo.folder / "snapshots" / commit
         self._absent = {self._place(name): file for name, file in absent.items()}
-        weakref.finalize(self, _remove, root, tuple(self._absent))
+        weakref.finalize(self, _remove, os.getpid(), root, tuple(self._absent))
         with _making(root):
             for name, path in here.items():
                 _link(path, self._place(name))
@@ -61,11 +59,11 @@ class Skeleton:
                 put_up(path, file)
 
     def fetch_headers(self) -> None:
-        """Begin all files with weights side by side, before they are opened one after the other."""
+        """Begin all files with weights side by side, before they are opened one after the other, or looked at for their format."""
         files = [file for file in self._absent.values() if isinstance(file, Weights)]
-        if len(files) > 1:
-            with ThreadPoolExecutor(_SIDE_BY_SIDE, "hubclient headers") as pool:
-                list(pool.map(Weights.begin, files))
+        if files:
+            stopped = threading.Event()
+            run_all([partial(file.begin, stopped) for file in files], WORKERS, stopped.set, _never)
 
     def holding(self, opened: OpenedCheckpoint) -> OpenedCheckpoint:
         """What was opened here, with the folder kept as long as it is; headers that were read are let go."""
@@ -90,18 +88,21 @@ class Weights:
         self._values = _Values(fetch)
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
+    def begin(self, stopped: threading.Event) -> None:
         """Fetch the first bytes."""
-        self.read(0, min(1, self.size))
+        self._read(0, min(1, self.size), stopped)
 
     def read(self, offset: int, count: int) -> bytes:
         """Bytes of the header: everything before them is fetched, too, and for a GGUF as much again, so that few requests do."""
+        return self._read(offset, count)
+
+    def _read(self, offset: int, count: int, stopped: threading.Event | None = None) -> bytes:
         with self._lock:
             stop = offset + count
             if stop > len(self._head):
                 ahead = 2 * len(self._head) if self._first == _FIRST_GGUF else 0
                 start, until = len(self._head), min(self.size, max(stop, ahead, self._first))
-                self._head += self._fetch(start, until)
+                self._head += self._fetch(start, until, stopped)
             return bytes(self._head[offset:stop])
 
     def settle(self, tensors: Iterable[TensorRef]) -> None:
@@ -153,9 +154,12 @@ class _Values:
             room -= self._sizes[other]
             if room >= 0:
                 wanted.append(other)
-        with ThreadPoolExecutor(_SIDE_BY_SIDE, "hubclient values") as pool:
-            found = pool.map(lambda other: self._fetch(other, other + self._sizes[other]), wanted)
-            self._known.update(zip(wanted, found, strict=True))
+        stopped = threading.Event()
+
+        def bring(other: int) -> None:
+            self._known[other] = self._fetch(other, other + self._sizes[other], stopped)
+
+        run_all([partial(bring, other) for other in wanted], WORKERS, stopped.set, _never)
 
 
 class Later:
@@ -187,11 +191,9 @@ class _Held(dict[str, Path]):
         self.skeleton = skeleton
 
 
-def _temporary() -> str:
-    try:
-        return tempfile.mkdtemp(prefix=PREFIX)
-    except OSError as error:
-        raise EnvironmentFault(f"no temporary folder can be made ({error.strerror})", hint="TMPDIR names where") from error
+def _never(_fault: Exception) -> bool:
+    """All of them are needed."""
+    return False
 
 
 @contextmanager
@@ -212,7 +214,10 @@ def _link(path: Path, place: Path) -> None:
         shutil.copyfile(source, place)
 
 
-def _remove(root: Path, placeholders: Iterable[Path]) -> None:
+def _remove(maker: int, root: Path, placeholders: Iterable[Path]) -> None:
+    """Not in a fork of the process that made it, which may need it still."""
+    if os.getpid() != maker:
+        return
     for path in placeholders:
         take_down(path)
     shutil.rmtree(root, ignore_errors=True)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubclient.cache.layout import FOLDERS, RepoId, default_cache
-from hubclient.errors import DamagedInput, HubclientError, Offline, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.cache.asked import URI
+from hubclient.cache.layout import FOLDERS, RepoId, RepoPaths, default_cache
+from hubclient.errors import DamagedInput, HubclientError, NetworkFault, Offline, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.ground.names import safe_relative, shown
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ Progress = Callable[[int, int], None]
 
 _SUFFIXES = (".gguf", ".safetensors", ".json", ".bin", ".pt", ".pth", ".ckpt", ".dat", ".txt")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-_URI = "hf://"
-_URL = re.compile(r"https?://", re.IGNORECASE)
-_SPECIAL = re.compile(r"refs/(?:convert/[\w.-]+|pr/\d+)")  # revisions that hold slashes, in huggingface_hub's grammar of URIs
-_ROUTES = frozenset(("tree", "blob", "resolve", "raw", "blame"))  # of the Hub's pages, that lead to a folder or file
 _EAGER = 256 << 10  # bytes up to which a small file comes before it is asked for: all but vocabularies
 _LARGEST = 256 << 20  # of a file that is not weights; none is read that is larger
 _SHOWN = 4
@@ -50,16 +47,14 @@ def parse(source: str | os.PathLike[str]) -> Path | Asked:
     path = Path(source)
     if not isinstance(source, str) or os.path.lexists(source):
         return path
-    if source.startswith(_URI):
-        return _of_uri(source)
-    if _URL.match(source):
-        return _of_url(source)
+    from hubclient.hub.naming import asked_of, is_address
+
+    if is_address(source):
+        return _checked(asked_of(source), source)
     head = re.split("[@:]", source, maxsplit=1)[0]
     if _is_path(source, head):
         raise SourceMissing(f"{source}: there is no such file or folder", path, hint=_nearly(source, head))
-    from hubclient.cache.asked import Asked
-
-    return _checked(Asked.parse(source), source)
+    return _checked(asked_of(source), source)
 
 
 @dataclass(frozen=True)
@@ -120,15 +115,6 @@ class Located:
         folder = str(self.hub.skeleton.snapshot)
         return text.replace(f"{folder}{os.sep}", f"{self.hub.where}:").replace(folder, self.hub.where)
 
-    @contextmanager
-    def speaking(self) -> Iterator[None]:
-        """Errors inside the block are `said`."""
-        try:
-            yield
-        except HubclientError as error:
-            error.message = self.said(error.message)
-            raise
-
 
 @dataclass(frozen=True)
 class _OnHub:
@@ -168,7 +154,15 @@ def locate(source: str | os.PathLike[str], *, only: str | None = None, headers: 
     from hubclient.hub.session import Session
 
     session, cache = Session.of(), default_cache()
-    resolved = _resolved(session, cache, asked, str(source))
+    try:
+        resolved = _resolved(session, cache, asked, str(source))
+    except Offline as error:
+        error.hint = f"`{_command(asked)}` fetches it"
+        raise
+    except NetworkFault as error:
+        if here := _all_here(cache, asked, only, headers):
+            error.hint = here
+        raise
     return locate_resolved(session, cache, asked, resolved, only=only, headers=headers)
 
 
@@ -184,21 +178,51 @@ def wanted_of(session: Session, cache: Path, asked: Asked, resolved: Resolved) -
     return _wanted(session, cache, asked, resolved).wanted
 
 
+def _all_here(cache: Path, asked: Asked, only: str | None, headers: bool) -> str | None:
+    """What to say of a Hub that cannot be reached and is not needed; None if it is."""
+    from hubclient.hub.pullplan import told_here
+    from hubclient.hub.resolve import resolve_offline
+    from hubclient.hub.session import Session
+
+    try:
+        resolved = resolve_offline(RepoPaths(cache, asked.repo), asked.revision)
+        locate_resolved(Session.of(token=False, offline=True), cache, asked, resolved, only=only, headers=headers)
+    except HubclientError:  # the fault that was met first counts
+        return None
+    return told_here(resolved)
+
+
+def _command(asked: Asked, missing: Sequence[str] = ()) -> str:
+    """What fetches a source: the files that are missing if they are few, else what a conversion reads."""
+    from hubclient.cache.asked import Asked
+    from hubclient.hub.pullplan import pull_command
+
+    if len(missing) == 1:
+        return pull_command(Asked(asked.repo, asked.given, missing[0]))
+    if 0 < len(missing) <= _SHOWN:
+        return pull_command(Asked(asked.repo, asked.given), [escape(name) for name in missing])
+    return pull_command(asked, target=None if asked.file else "safetensors")
+
+
 def _opened_up(hub: _OnHub, only: str | None) -> Located:
     """The snapshot if all that is read is here, else a skeleton; small files come at once in any case."""
-    from hubclient.cache.present import look
+    from hubclient.cache.present import present_of
     from hubclient.hub.pullplan import missing_offline
 
     entries, wanted = {name: hub.resolved.entries[name] for name in hub.wanted.names}, hub.wanted
-    present = look(hub.resolved.paths(hub.cache), hub.resolved.commit, {name: entries[name] for name in wanted.read})
+    present = present_of(hub.resolved.paths(hub.cache), hub.resolved.commit, {name: entries[name] for name in wanted.read})
     if hub.session.offline and present.wanted:
-        raise missing_offline(hub.resolved, present)
+        wanted = wanted.without(present.wanted)
+        present = present_of(hub.resolved.paths(hub.cache), hub.resolved.commit, {name: entries[name] for name in wanted.read})
+        if present.wanted:
+            raise missing_offline(hub.resolved, present, _command(hub.asked, present.wanted))
+        hub = replace(hub, wanted=wanted)
     late = {name for name in present.wanted if name in wanted.weights or entries[name].size > _EAGER}
     if not late:
         hub.bring(wanted.read, noted=True)
         return Located(hub.snapshot / wanted.at, only, hub)
     hub.bring(name for name in wanted.read if name not in late)
-    beside = look(hub.resolved.paths(hub.cache), hub.resolved.commit, {name: entries[name] for name in wanted.beside})
+    beside = present_of(hub.resolved.paths(hub.cache), hub.resolved.commit, {name: entries[name] for name in wanted.beside})
     skeleton = _skeleton(hub, late)
     missing = {name: entries[name].size for name in sorted({*late, *beside.wanted})}
     return Located(skeleton.snapshot / wanted.at, only, replace(hub, missing=missing, skeleton=skeleton))
@@ -246,7 +270,7 @@ def _wanted(session: Session, cache: Path, asked: Asked, resolved: Resolved, *, 
         if resolved.complete:
             raise
         told = f"{asked}: the part of it that is in the cache will not do ({error.message}), and offline was asked for"
-        raise Offline(told, (asked.file,) if asked.file else (), hint=f"`hubclient pull {asked}` fetches the rest") from error
+        raise Offline(told, (asked.file,) if asked.file else (), hint=f"`{_command(asked)}` fetches the rest") from error
     return _OnHub(session, cache, asked, resolved, found, {})
 
 
@@ -271,7 +295,7 @@ def _bring(
     choice = Choice(tuple(name for name in resolved.entries if name in chosen))
     present = look_at(cache, resolved, choice)
     if session.offline and present.wanted:
-        raise missing_offline(resolved, present)
+        raise missing_offline(resolved, present, _command(resolved.asked, present.wanted))
     carry_out(session, plan_of(cache, what, choice, present), progress=progress)
 
 
@@ -281,7 +305,9 @@ def _resolved(session: Session, cache: Path, asked: Asked, source: str) -> Resol
     try:
         return resolve(session, cache, asked.repo, asked.revision)
     except SourceMissing as error:
-        if not source.startswith(_URI) and not _URL.match(source):
+        from hubclient.hub.naming import is_address
+
+        if not is_address(source):
             error.message += f"; nor is there a file or folder {shown(source)} here"
         raise
 
@@ -298,66 +324,12 @@ def _nearly(source: str, head: str) -> str | None:
     """How to name the repository that may be meant."""
     parts = head.split("/")
     if RepoId(head).is_valid and "/" not in head:
-        return f"a repository of the Hub is named org/name, and one of the oldest, which have no organisation, {_URI}{source}"
+        return f"a repository of the Hub is named org/name, and one of the oldest, which have no organisation, {URI}{source}"
     if RepoId(head).is_valid:
-        return f"if it is a repository of the Hub: {_URI}{source}"
+        return f"if it is a repository of the Hub: {URI}{source}"
     if len(parts) > 2 and RepoId("/".join(parts[:2])).is_valid:
         return f"if it is a file or folder of a repository of the Hub: {'/'.join(parts[:2])}:{'/'.join(parts[2:])}"
     return None
-
-
-def _of_uri(source: str) -> Asked:
-    """huggingface_hub's `hf://[models/]ID[@REVISION][/FILE]`, in which an ID may also be one name alone."""
-    from urllib.parse import unquote
-
-    body, colon, file = source.removeprefix(_URI).partition(":")
-    if body.startswith("buckets/"):
-        raise UsageError(f"{shown(source)}: is in a bucket, and checkpoints are in models")
-    name, at, rest = body.partition("@")
-    revision = ""
-    if at:
-        special = _SPECIAL.match(rest)
-        revision, _, path = (special[0], "", rest[special.end() :].lstrip("/")) if special else rest.partition("/")
-    else:
-        segments = body.split("/")
-        length = 3 if segments[0] in FOLDERS.values() else 2
-        name, path = "/".join(segments[:length]), "/".join(segments[length:])
-    if (at and not revision) or (colon and not file) or (colon and path):
-        raise UsageError(f"{shown(source)} is not {_URI}REPO[@REVISION][/FILE]", hint=f"such as {_URI}org/name@main/config.json")
-    return _asked(name, unquote(revision), file or path.rstrip("/"), source)
-
-
-def _of_url(source: str) -> Asked:
-    from urllib.parse import unquote, urlsplit
-
-    from hubclient.hub.session import Session
-
-    endpoint = urlsplit(Session.of().endpoint)
-    try:
-        url = urlsplit(source)
-    except ValueError as error:
-        raise UsageError(f"{shown(source)} is no URL") from error
-    base = endpoint.path.rstrip("/") + "/"
-    ours = {endpoint.netloc.lower(), *(("hf.co", "www.huggingface.co") if endpoint.netloc.lower() == "huggingface.co" else ())}
-    if url.netloc.lower() not in ours or not url.path.startswith(base):
-        told = f"{shown(url.hostname or '')} is not the Hub in use, which is {endpoint.geturl()}"  # the URL may hold a password
-        raise UsageError(told, hint="HF_ENDPOINT names another; files from elsewhere have to be downloaded first")
-    segments = url.path.removeprefix(base).strip("/").split("/")
-    first = int(segments[0] in FOLDERS.values())
-    at = next((index for index in (first + 1, first + 2) if index < len(segments) and segments[index] in _ROUTES), len(segments))
-    name, rest = "/".join(segments[:at]), "/".join(segments[at + 1 :])
-    special = _SPECIAL.match(rest)
-    revision, _, file = (special[0], "", rest[special.end() :].lstrip("/")) if special else rest.partition("/")
-    if at == len(segments) and len(segments) > first + 2:
-        raise UsageError(f"{shown(source)}: is a page of the Hub, but that of no repository, folder or file")
-    return _asked(unquote(name), unquote(revision), unquote(file), source)
-
-
-def _asked(name: str, revision: str, file: str, source: str) -> Asked:
-    from hubclient.cache.asked import Asked, checked_revision
-    from hubclient.cache.layout import DEFAULT_REVISION
-
-    return _checked(Asked(RepoId.parse(name), checked_revision(revision or DEFAULT_REVISION), file or None), source)
 
 
 def _checked(asked: Asked, source: str) -> Asked:

@@ -16,6 +16,7 @@ from hubclient.hub.failures import About, Contradiction, Passing
 from hubclient.hub.origins import host_of, same_origin
 from hubclient.hub.ranges import Range, parse_content_range
 from hubclient.hub.session import Answer, Session
+from hubclient.hub.unpacking import CODINGS, coding_of, unpacked
 
 _READ = 1 << 20  # bytes at most of a piece; more than sockets hold
 # httpx2 takes 64 KiB at a time through four copies. Past it a connection cannot be used again, which costs about as much
@@ -62,7 +63,7 @@ def streaming(session: Session, target: Target, part: Range) -> Iterator[Iterato
         _check_identity(session, target, answer)
         if answer.status == 200 and not whole:
             raise RangesIgnored
-        if answer.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        if coding_of(answer.headers.get("content-encoding", "")):
             yield _exactly(_unpacked(target, answer, whole), target, answer, stop - start)
             return
         _check_lengths(target, answer, part)
@@ -142,15 +143,10 @@ def _from_wire(wire: Any, left: int, timeout: float) -> Iterator[bytes]:
 
 def _unpacked(target: Target, answer: Answer, whole: bool) -> Iterator[bytes]:
     """A body that comes compressed though that was ruled out, as caches on the way do; pieces of bounded size."""
-    coding = answer.headers["content-encoding"].strip().lower()
-    if not whole or answer.status != 200 or coding not in ("gzip", "x-gzip", "deflate"):
+    coding = coding_of(answer.headers["content-encoding"])
+    if not whole or answer.status != 200 or coding not in CODINGS:
         raise Contradiction(f"{target.about}: {host_of(answer.url)} sends it packed ({shown(coding)}), though that was ruled out")
-    unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, as it comes
     try:
-        for packed in answer.response.iter_raw():
-            while packed:
-                yield unpack.decompress(packed, _READ)
-                packed = unpack.unconsumed_tail
-        yield unpack.flush()
+        yield from unpacked(answer.response.iter_raw())
     except zlib.error as error:
         raise Contradiction(f"{target.about}: {host_of(answer.url)} sends bytes that cannot be unpacked") from error

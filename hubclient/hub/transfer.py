@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from hubclient.cache.layout import RepoPaths
-from hubclient.cache.placing import courtesy_lock, make_folder, place_blob, storing
+from hubclient.cache.locks import courtesy_lock
+from hubclient.cache.placing import make_folder, place_blob, storing
+from hubclient.cache.sharedstore import is_whole
 from hubclient.cache.trees import TreeEntry
 from hubclient.errors import Offline
 from hubclient.ground.faultpoints import reach
 from hubclient.hub.connections import Connections
 from hubclient.hub.large import WrongBytes, damaged, download
-from hubclient.hub.nearby import is_here, take_from_here
+from hubclient.hub.nearby import take_from_here
 from hubclient.hub.patience import patiently
 from hubclient.hub.session import Session
 from hubclient.hub.stream import Target, streaming
@@ -66,14 +69,14 @@ def fetch(
     connections = connections or Connections()
     progress = progress or _silent
     blob = paths.blob(entry.etag)
-    if not again and is_here(blob, entry, paths.cache):
+    if not again and is_whole(blob, entry.size, paths.cache):
         return _told(Fetched(blob, "present"), entry, progress)
     if entry.size <= _SMALL:
         _online(session, name)
         with connections.one():
-            return _fetch_small(session, paths, Target.of(session, paths.repo, commit, name, entry), progress)
+            return _fetch_small(session, paths, Target.of(session, paths.repo, commit, name, entry), connections, progress)
     with courtesy_lock(paths.lock(entry.etag), waiting=waiting):
-        if not again and is_here(blob, entry, paths.cache):
+        if not again and is_whole(blob, entry.size, paths.cache):
             return _told(Fetched(blob, "present"), entry, progress)
         how = take_from_here(paths, entry)
         if how is not None:
@@ -84,7 +87,7 @@ def fetch(
         return Fetched(blob, "fetched", received)
 
 
-def _fetch_small(session: Session, paths: RepoPaths, target: Target, progress: Progress) -> Fetched:
+def _fetch_small(session: Session, paths: RepoPaths, target: Target, connections: Connections, progress: Progress) -> Fetched:
     entry, blob = target.entry, paths.blob(target.entry.etag)
     received = 0
 
@@ -99,18 +102,28 @@ def _fetch_small(session: Session, paths: RepoPaths, target: Target, progress: P
         return data
 
     try:
-        data = patiently(attempt, session.patience)
+        data = patiently(attempt, session.patience, connections.stopped)
     except WrongBytes as fault:
         raise damaged(target, fault.found) from fault
-    part = blob.with_name(f"{blob.name}.{secrets.token_hex(4)}.incomplete")
-    with storing(part):
-        make_folder(part.parent, paths.cache)
-        part.write_bytes(data)
-    reach("pull.hashed")
-    place_blob(part, blob, paths.cache)
-    reach("pull.placed")
+    connections.check()
+    _place(data, blob, paths.cache)
     progress(entry.size, fetched=True)
     return Fetched(blob, "fetched", received)
+
+
+def _place(data: bytes, blob: Path, cache: Path) -> None:
+    """Write a blob at once; it has no ledger, so what does not come to its end leaves nothing."""
+    part = blob.with_name(f"{blob.name}.{secrets.token_hex(4)}.incomplete")
+    try:
+        with storing(part):
+            make_folder(part.parent, cache)
+            part.write_bytes(data)
+        reach("pull.hashed")
+        place_blob(part, blob, cache)
+        reach("pull.placed")
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _taken(session: Session, target: Target) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubclient.cache.placing import show_file
-from hubclient.cache.present import look
+from hubclient.cache.present import present_of
 from hubclient.cache.trees import TreeEntry
 from hubclient.errors import DamagedInput, SourceMissing
 from hubclient.ground.faultpoints import reach
@@ -33,7 +33,7 @@ class Transfers:
         self._connections = Connections(workers)
         self._tally = Tally(plan.transfer + plan.kept, plan.kept, progress)
         # Again, now that nobody collects it: what was here when the plan was made may have gone since.
-        present = look(plan.paths, plan.resolved.commit, plan.entries)
+        present = present_of(plan.paths, plan.resolved.commit, plan.entries)
         self._damaged = frozenset(plan.present.damaged)
         self._unshown = tuple(name for name in present.unshown if name not in self._damaged)
         self._wanted = (*present.missing, *plan.present.damaged)
@@ -57,7 +57,8 @@ class Transfers:
             names.setdefault(self._plan.entries[name].etag, []).append(name)
         entries = {etag: self._plan.entries[same[0]] for etag, same in names.items()}
         jobs: list[Job] = [partial(self._fetch, names[etag], entries[etag]) for etag in in_order(entries)]
-        faults = run_all(jobs, self._workers, self._connections.stop, _concerns_one_file)
+        with self._session.patience.telling(self._stage):
+            faults = run_all(jobs, self._workers, self._connections.stop, _concerns_one_file)
         if faults:
             raise _first(faults)
 
@@ -89,6 +90,7 @@ class Transfers:
 
     def _show(self, blob: Path, name: str) -> None:
         plan = self._plan
+        self._connections.check()
         show_file(blob, plan.paths.pointer(plan.resolved.commit, name), plan.cache)
         reach("pull.linked")
 

@@ -20,13 +20,14 @@ from cachemaking import LARGE, MAIN, OTHER, etag, make, spoil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubclient.cache import catalogfile, stamps
+from hubclient.cache import catalogfile, catalogrows, stamps
 from hubclient.cache.catalog import Catalog, Mark
 from hubclient.cache.catalogfile import catalog_path
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.listing import ls
 from hubclient.cache.notes import Output, mark_used, record_output, remove_pin, write_pin
 from hubclient.cache.scan import scan_cache
+from hubclient.errors import DamagedInput
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WEIGHTS = b"w" * (LARGE + 1)
@@ -220,7 +221,7 @@ def test_after_any_changes_it_tells_what_a_look_at_the_disk_does(steps: list[lis
         with Catalog(cache, Path(folder) / "catalog.sqlite3") as catalog:
             for step in steps:
                 for change in step:
-                    with suppress(OSError, AssertionError):  # a link that was planted may be in the way
+                    with suppress(OSError, AssertionError, DamagedInput):  # a link that was planted may be in the way
                         change(cache, draw)
                 tick(cache.parent)
                 catalog.refresh()
@@ -487,3 +488,53 @@ def test_many_processes_may_use_it_at_once(cache: Path):
         catalog.refresh()
         assert catalog.contents() == scan_cache(cache) and len(catalog.summaries()) == 21
         assert catalog._file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_run_of_long_ago_is_not_gone_on_with(cache: Path):
+    with Catalog.open(cache) as catalog:
+        run = catalog.start_run("all")
+        catalog._file.execute("UPDATE runs SET started = started - 90000")
+        assert catalog.start_run("all") != run
+
+
+def test_a_blob_that_grows_while_the_catalog_is_made_is_looked_at_again(cache: Path):
+    paths = make(cache, FILES)
+    for folder, _, _ in os.walk(cache):
+        os.utime(folder, (1e9, 1e9))
+    with Catalog.open(cache) as catalog:
+        catalog.refresh()
+        with pytest.MonkeyPatch.context() as patched:  # as if all folders had been as they are for long
+            patched.setattr(catalogrows, "written", _with_settled_folders)
+            catalog.rebuild()
+        spoil(paths.blob(etag(WEIGHTS)), WEIGHTS * 2)
+        catalog.refresh()
+        assert catalog.summaries()[0].summary.size == scan_cache(cache).repos[0].size
+
+
+def _with_settled_folders(seen: dict[str, stamps.Stamp], began: int) -> tuple[bytes, str]:
+    lines = [stamps.written({path: state}, began if "/blobs/" in path else 1 << 63)[1] for path, state in seen.items()]
+    return stamps.written(seen, began)[0], "\n".join(lines)
+
+
+def test_a_cache_that_cannot_be_read_for_a_while_is_not_forgotten(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    make(cache, FILES)
+    usual = os.scandir
+    with Catalog.open(cache) as catalog:
+        catalog.refresh()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", lambda path: _refused() if os.fspath(path) == str(cache) else usual(path))
+            catalog.refresh()
+        assert len(catalog.summaries()) == 1
+        shutil.rmtree(cache)
+        catalog.refresh()
+        assert not catalog.summaries()
+
+
+def _refused() -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_versions_have_files_of_their_own(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    first = catalogfile.catalog_path(cache)
+    monkeypatch.setattr(catalogfile, "VERSION", catalogfile.VERSION + 1)
+    assert catalogfile.catalog_path(cache) != first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hubclient.cache import gate
 from hubclient.cache.gate import writer
 from hubclient.cache.layout import RepoPaths
 from hubclient.cache.notes import live
-from hubclient.cache.trash import Trash
+from hubclient.cache.trash import Trash, running
 
 
 @pytest.fixture
@@ -44,6 +45,14 @@ def test_a_writer_is_noted_before_it_waits_for_a_removal(paths: RepoPaths) -> No
     trash.close()
 
 
+def test_a_removal_is_seen_though_another_ends_in_that_moment(paths: RepoPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    trash = _trash(paths)
+    monkeypatch.setattr(os, "listdir", lambda _: ["1.2.0123456789abcdef.01234567", "gone", trash.path.name])
+    assert running(paths.notes / "trash")
+    trash.close()
+    assert not running(paths.notes / "trash")
+
+
 def test_what_a_killed_removal_left_is_not_waited_for(paths: RepoPaths) -> None:
     _trash(paths).close()
     with writer(paths, MAIN, lambda: pytest.fail("it waits")):
@@ -67,3 +76,13 @@ def test_a_note_that_went_with_its_repository_is_written_again(paths: RepoPaths,
     with writer(paths, MAIN, waiting):
         assert live(paths) == {MAIN} and not paths.snapshots.exists()
     trash.close()
+
+
+def test_a_removal_of_whom_nobody_can_be_asked_is_waited_for_a_short_while(
+    paths: RepoPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "DOUBT", 0.1)
+    seen = []
+    (paths.notes / "trash" / f"7.7.{'0' * 16}.{'a' * 8}").mkdir(parents=True)  # of another machine or container
+    with writer(paths, MAIN, lambda: seen.append(live(paths))):
+        assert 0 < len(seen) < 100 and live(paths) == {MAIN}

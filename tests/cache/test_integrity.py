@@ -459,3 +459,29 @@ def test_an_interrupt_keeps_what_was_done(cache: Path, monkeypatch: pytest.Monke
         verify(cache, jobs=2)
     found = verify(cache)
     assert found.ok and (found.checked, found.skipped, found.bytes) == (30, 10, 20_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_side_file_that_blocks_or_leads_elsewhere_says_nothing(cache: Path, tmp_path: Path):
+    paths = make(cache, {"x": b"x"}, style="moved", tree=False)
+    paths.blobs.mkdir(exist_ok=True)
+    os.mkfifo(paths.blobs / "pipe.etag")
+    (tmp_path / "elsewhere").write_text(git_sha1(b"x"))
+    (paths.blobs / "link.etag").symlink_to(tmp_path / "elsewhere")
+    assert kinds(verify(cache)) == ["unknown"]
+
+
+def test_names_that_only_some_systems_hold_are_verified(cache: Path):
+    files = {"a:b.txt": b"colon", "README.md": b"large", "readme.md": b"small", "con": WEIGHTS}
+    paths = make(cache, files)
+    assert verify(cache).ok and kinds(verify(cache)) == []
+    spoil(bytes_of(paths, "a:b.txt"), b"colom")
+    assert kinds(verify(cache)) == ["damaged"]
+
+
+def test_a_name_that_is_no_text_makes_a_list_unusable(cache: Path):
+    paths = make(cache, FILES)
+    tree = json.loads(paths.tree(MAIN).read_text())
+    tree["files"]["\ud800"] = tree["files"]["config.json"]
+    paths.tree(MAIN).write_text(json.dumps(tree))
+    assert kinds(verify(cache)) == ["tree"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cachemaking import LARGE, MAIN, OTHER, etag, make, state
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubclient.cache import stamps
 from hubclient.cache.catalog import Catalog, Mark
 from hubclient.cache.filters import condition, ordered
 from hubclient.cache.layout import RepoId
@@ -210,3 +212,16 @@ def test_hard_links_and_the_shared_store_are_no_duplicates(cache: Path):
 def test_an_empty_cache_has_nothing(tmp_path: Path, cache: Path):
     assert ls(cache) == () and stats(cache).size == 0
     assert ls(tmp_path / "nowhere") == () and stats(tmp_path / "nowhere").repositories == 0
+
+
+def test_a_condition_on_use_counts_every_file(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    files = {f"{number}.bin": bytes([number]) * (LARGE + 10 * number) for number in range(6)} | {"config.json": b"{}"}
+    paths = make(cache, files)
+    for file in files:
+        os.utime(paths.snapshot(MAIN) / file, (1e9, 1e9))
+    monkeypatch.setattr(stamps, "RACY", 0)
+    time.sleep(0.05)  # for the clock of the file system to move on
+    ls(cache)
+    os.utime(paths.blob(etag(b"{}")), (2e9, 1e9))
+    for options in ({"filters": ["used>90d"]}, {"sort": "used"}, {"filters": ["accessed<1000y"]}):
+        assert ls(cache, **options) == ls(cache, catalog=False, **options)  # type: ignore[arg-type]

@@ -121,3 +121,63 @@ def test_a_pipe_or_a_link_in_the_place_of_a_note_is_none(paths: RepoPaths, tmp_p
     os.symlink(tmp_path / "elsewhere", paths.notes / "digests" / ("c" * 64))
     assert notes.live(paths) == frozenset() and notes.read_outputs(paths) == ()
     assert notes.recorded_digest(paths, "c" * 64) is None
+
+
+def test_a_writer_that_takes_long_keeps_its_note_fresh(paths: RepoPaths, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(notes, "REFRESH", 0.01)
+    monkeypatch.setattr(Owner, "alive", None)
+    with notes.active(paths, COMMIT) as note:
+        os.utime(note, (1, 1))
+        for _ in range(500):
+            if notes.live(paths):
+                break
+            time.sleep(0.01)
+        assert notes.live(paths) == {COMMIT}
+    assert not note.exists() and notes.dead(paths) == ()
+
+
+def test_uses_are_noted_where_links_cannot_be_told_from_files(paths: RepoPaths, monkeypatch: pytest.MonkeyPatch):
+    def utime(path: Path, times: object = None, *, follow_symlinks: bool = True) -> None:
+        if not follow_symlinks:
+            raise NotImplementedError("utime: follow_symlinks unavailable on this platform")
+        usual(path)
+
+    assert notes.mark_used(paths, COMMIT)
+    usual = os.utime
+    os.utime(paths.notes / "used" / COMMIT, (1, 1))
+    monkeypatch.setattr(os, "utime", utime)
+    assert notes.mark_used(paths, COMMIT) and notes.last_used(paths)[COMMIT] > 1
+
+
+def _killing(fault: type[OSError] | None):
+    def kill(pid: int, signal: int) -> None:
+        assert signal == 0 and pid > 0
+        if fault:
+            raise fault
+
+    return kill
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there processes are asked so")
+@pytest.mark.parametrize(
+    ("fault", "started", "alive"),
+    [
+        (ProcessLookupError, 7, False),
+        (PermissionError, 7, None),
+        (None, 7, None),
+        (None, 0, True),
+        (ProcessLookupError, 0, False),
+    ],
+)
+def test_a_process_that_is_not_shown_is_asked(
+    monkeypatch: pytest.MonkeyPatch, fault: type[OSError] | None, started: int, alive: bool | None
+):
+    other = replace(Owner.this(), pid=2**22 - 1, started=started)
+    monkeypatch.setattr("hubclient.cache.owner._started", lambda pid: None)
+    monkeypatch.setattr(os, "kill", _killing(fault))
+    assert other.alive is alive
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**80])
+def test_a_number_that_no_process_has_is_that_of_a_dead_one(pid: int):
+    assert replace(Owner.this(), pid=pid).alive is False

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hubclient.cache import placing
 from hubclient.cache.layout import RepoId, RepoPaths
-from hubclient.cache.placing import courtesy_lock, place_blob, prepare, read_ref, show_file, write_ref
+from hubclient.cache.placing import place_blob, prepare, read_ref, show_file, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault
 
 COMMIT, ETAG = "a" * 40, "b" * 64
@@ -135,22 +133,14 @@ def test_an_unchanged_ref_needs_no_writing(paths: RepoPaths, monkeypatch: pytest
         write_ref(paths, "main", "c" * 40)
 
 
-def test_the_lock_is_the_one_that_huggingface_hub_takes(paths: RepoPaths):
-    path = paths.lock(ETAG)
-    code = "import sys, time; from huggingface_hub.utils import WeakFileLock\n"
-    code += f"with WeakFileLock({str(path)!r}): print('held', flush=True); time.sleep(1.5)"
-    with courtesy_lock(path, wait=False) as held:
-        assert held
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout and other.stdout.readline() == "held\n"
-        with courtesy_lock(path, wait=False) as held:
-            assert not held
-        waited: list[int] = []
-        with courtesy_lock(path, waiting=lambda: waited.append(1)) as held:
-            assert held and waited
-
-
-def test_where_locks_do_not_work_we_go_on(paths: RepoPaths, monkeypatch: pytest.MonkeyPatch):
-    (paths.cache / ".locks").write_text("in the way")
-    with courtesy_lock(paths.lock(ETAG)) as held:
-        assert held
+def test_a_ref_makes_way_for_one_whose_folder_it_is(paths: RepoPaths):
+    write_ref(paths, "release", COMMIT)
+    write_ref(paths, "release/v1", "c" * 40)
+    assert read_ref(paths, "release/v1") == "c" * 40 and read_ref(paths, "release") is None
+    write_ref(paths, "main", COMMIT)
+    with pytest.raises(DamagedInput, match="stands where that needs a folder"):
+        write_ref(paths, "main/v1", COMMIT)
+    (paths.refs / "odd").write_text("no commit")
+    with pytest.raises(DamagedInput, match="a link or a file"):
+        write_ref(paths, "odd/v1", COMMIT)
+    assert read_ref(paths, "main") == COMMIT and (paths.refs / "odd").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hubclient.cache.layout import RepoId, RepoPaths
-from hubclient.cache.present import Present, look
+from hubclient.cache.present import Present, present_of
 from hubclient.cache.sharedstore import MARKER
 from hubclient.cache.trees import TreeEntry
 from hubclient.errors import DamagedInput
@@ -28,7 +28,7 @@ def paths(tmp_path: Path) -> RepoPaths:
 
 def found(paths: RepoPaths, entry: TreeEntry = ENTRY, *, check: bool = False) -> str:
     """Under which of its lists the one file is."""
-    present = look(paths, COMMIT, {NAME: entry}, check=check)
+    present = present_of(paths, COMMIT, {NAME: entry}, check=check)
     (state,) = (field for field in Present.__slots__ if getattr(present, field) == (NAME,))
     return str(state)
 
@@ -119,7 +119,7 @@ def test_a_folder_that_is_a_link_is_refused(paths: RepoPaths, tmp_path: Path, pl
 def test_every_byte_read_is_told(paths: RepoPaths):
     blob(paths)
     counts: list[int] = []
-    look(paths, COMMIT, {NAME: ENTRY, "other": ENTRY}, check=True, progress=counts.append)
+    present_of(paths, COMMIT, {NAME: ENTRY, "other": ENTRY}, check=True, progress=counts.append)
     assert sum(counts) == len(DATA)
 
 
@@ -130,4 +130,4 @@ def test_an_interrupt_ends_the_reading(paths: RepoPaths):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        look(paths, COMMIT, {NAME: ENTRY}, check=True, progress=interrupt)
+        present_of(paths, COMMIT, {NAME: ENTRY}, check=True, progress=interrupt)

@@ -29,7 +29,7 @@ from hubclient.cache.retention import Policy, plan_gc, plan_prune, plan_rm
 from hubclient.cache.scan import scan_cache
 from hubclient.cache.sharedstore import entry_path
 from hubclient.cache.trash import Trash
-from hubclient.errors import EnvironmentFault
+from hubclient.errors import EnvironmentFault, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAME, SECOND = RepoId("org/name"), RepoId("org/second")
@@ -373,6 +373,173 @@ def test_a_snapshot_that_a_pull_wants_as_it_vanishes_comes_back_with_its_refs(ca
         done = carry_out(cache, plan)
     assert snapshot_bytes(cache, "org/name", MAIN) == FILES and paths.ref("main").read_text() == MAIN
     assert not faults(cache) and not done.removals and done.freed <= len(MAIN), "the ref went and came back"
+
+
+def swapped(place: Path, victim: Path) -> None:
+    """A folder becomes a link to a copy of it elsewhere, where each file says whose it is."""
+    place.rename(victim)
+    place.symlink_to(victim)
+
+
+@pytest.mark.parametrize("place", ["blobs", "snapshots", ".hubclient", ".hubclient/trash", f"snapshots/{MAIN}/a"])
+@pytest.mark.parametrize("what", ["prune", "file", "revision"])
+def test_folders_that_become_links_after_the_plan_was_made_are_not_followed(cache: Path, tmp_path: Path, place: str, what: str):
+    paths = make(cache, FILES)
+    make(cache, MORE, commit=OTHER, ref=None)
+    old = paths.notes / "trash" / "1.2.0123456789abcdef.01234567"
+    (old / "blobs").mkdir(parents=True)
+    (old / "blobs" / ("d" * 40)).write_bytes(b"d")
+    (paths.blobs / f"{'e' * 40}.0123abcd.incomplete").write_bytes(b"part")
+    age(cache)
+    contents = scan_cache(cache)
+    arguments = {"file": (None, "a/b.txt"), "revision": ("main", None)}
+    plan = plan_prune(contents, now=time.time()) if what == "prune" else plan_rm(contents, NAME, *arguments[what])
+    swapped(paths.path / place, tmp_path / "victim")
+    before = state(tmp_path / "victim")
+    carry_out(cache, plan)
+    assert state(tmp_path / "victim") == before and (what != "prune" or before)
+
+
+def test_a_trash_of_repositories_that_becomes_a_link_is_not_followed(cache: Path, tmp_path: Path):
+    make(cache, FILES)
+    old = cache / ".locks" / ".hubclient-trash" / "1.2.0123456789abcdef.01234567"
+    old.mkdir(parents=True)
+    (old / "x").write_bytes(b"x")
+    age(cache)
+    plan = plan_prune(scan_cache(cache), now=time.time())
+    assert plan.debris
+    swapped(old.parent, tmp_path / "victim")
+    done = carry_out(cache, plan)
+    assert (tmp_path / "victim" / old.name / "x").exists() and "reached by a link" in done.kept[-1].why
+
+
+def test_blobs_that_cannot_be_put_back_stay_in_the_trash_until_they_can(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = make(cache, FILES)
+    plan = plan_rm(scan_cache(cache), NAME, MAIN)
+    (paths.path / "stranger").touch()  # so that the parts go one by one
+
+    def link_now(_: float) -> None:
+        paths.snapshot(THIRD).mkdir(parents=True)
+        for name, data in FILES.items():
+            (paths.snapshot(THIRD) / Path(name).name).symlink_to(f"../../blobs/{etag(data)}")
+
+    real = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == paths.blob(etag(FILES["a/b.txt"])):
+            raise PermissionError(13, "Permission denied", str(target))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", link_now)
+        patch.setattr(os, "rename", refuse)
+        done = carry_out(cache, plan)
+    assert any("Permission denied" in kept.why for kept in done.kept)
+    assert len(snapshot_bytes(cache, "org/name", THIRD)) == 2, "the others are back already"
+    age(cache)
+    (paths.refs / "main").parent.mkdir(exist_ok=True)
+    (paths.refs / "main").write_text(THIRD)
+    prune(cache)
+    assert snapshot_bytes(cache, "org/name", THIRD) == {Path(name).name: data for name, data in FILES.items()}
+    assert not leftovers(cache) and not faults(cache)
+
+
+def leaning(cache: Path) -> RepoPaths:
+    """Two revisions; a file of the second is a link to one of the first, which is another name of a blob."""
+    paths = make(cache, {"f": b"bytes" * 40}, style="hardlink", ref=None)
+    paths.snapshot(OTHER).mkdir()
+    (paths.snapshot(OTHER) / "f").symlink_to(f"../{MAIN}/f")
+    (paths.refs).mkdir()
+    (paths.refs / "v2").write_text(OTHER)
+    return paths
+
+
+def test_a_revision_stays_that_another_ones_links_lead_through(cache: Path):
+    paths = leaning(cache)
+    age(cache)
+    plan, done = prune(cache)
+    assert (paths.snapshot(OTHER) / "f").read_bytes() == b"bytes" * 40 and not faults(cache)
+    assert plan.size == 200 == scan_cache(cache).size and not done.freed
+    assert rm(cache).repos == (NAME,) and bytes_on_disk(cache) == 0
+
+
+def test_when_the_repository_cannot_go_as_a_whole_no_revision_goes_that_one_that_stays_leans_on(cache: Path):
+    paths = leaning(cache)
+    plan = plan_rm(scan_cache(cache), NAME)
+    notes.write_pin(paths, OTHER)
+    done = carry_out(cache, plan)
+    assert (paths.snapshot(OTHER) / "f").read_bytes() == b"bytes" * 40 and not faults(cache) and not done.removals
+
+
+def test_when_the_repository_cannot_go_as_a_whole_both_of_two_revisions_go(cache: Path):
+    paths = leaning(cache)
+    plan = plan_rm(scan_cache(cache), NAME)
+    (paths.path / "stranger").touch()
+    done = carry_out(cache, plan)
+    assert len(done.removals) == 2 and not paths.blobs.exists() and not leftovers(cache)
+
+
+def test_a_pin_that_is_set_while_other_repositories_go_keeps_its_own(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    make(cache, FILES)
+    second = make(cache, MORE, "org/second")
+    plan = revision_plan(cache)
+    real = Trash.take
+
+    def take(self: Trash, path: Path, *under: str) -> Path:
+        notes.write_pin(second, MAIN)
+        return real(self, path, *under)
+
+    monkeypatch.setattr(Trash, "take", take)
+    done = carry_out(cache, plan)
+    assert done.repos == (NAME,) and snapshot_bytes(cache, "org/second", MAIN) == MORE and notes.read_pins(second)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pin_that_is_set_as_something_vanishes_brings_it_back(cache: Path, monkeypatch: pytest.MonkeyPatch, whole: bool):
+    paths = make(cache, FILES)
+    plan = revision_plan(cache)
+    if not whole:
+        (paths.path / "stranger").touch()
+    real = Trash.take
+
+    def take(self: Trash, path: Path, *under: str) -> Path:
+        if path in (paths.path, paths.snapshot(MAIN)):
+            notes.write_pin(paths, MAIN)
+        return real(self, path, *under)
+
+    monkeypatch.setattr(Trash, "take", take)
+    done = carry_out(cache, plan)
+    assert not done.removals and not done.repos and any(kept.why == "is pinned" for kept in done.kept)
+    assert snapshot_bytes(cache, "org/name", MAIN) == FILES and paths.ref("main").read_text() == MAIN
+
+
+def test_a_pin_of_a_revision_that_is_not_here_holds_its_repository(cache: Path):
+    paths = make(cache, FILES, ref=None)
+    notes.write_pin(paths, THIRD, "to be pulled")
+    age(cache)
+    plan, done = prune(cache)
+    assert [removal.commit for removal in done.removals] == [MAIN] and not plan.repos and not done.repos
+    assert notes.read_pins(paths)[THIRD].why == "to be pulled" and prune(cache)[0].is_empty
+    with pytest.raises(UsageError, match="has a pin of a revision that is not here"):
+        plan_rm(scan_cache(cache), NAME)
+    assert notes.remove_pin(paths, THIRD) and rm(cache).repos == (NAME,)
+
+
+def test_folders_deeper_than_a_path_may_be_long_go(cache: Path):
+    paths = make(cache, FILES)
+    descriptor = os.open(paths.snapshot(MAIN), os.O_RDONLY)
+    for number in range(30):
+        name = f"{number:0200}"
+        os.mkdir(name, dir_fd=descriptor)
+        inner = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = inner
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    rm(cache)
+    assert not os.path.lexists(paths.snapshot(MAIN)) and not leftovers(cache)
+    rm(cache)  # the first kept blobs that the revision might have shown where nobody could look
+    assert not paths.path.exists() and not leftovers(cache)
 
 
 # what the system refuses

@@ -234,7 +234,7 @@ def test_what_no_ref_names_goes_unless_it_is_pinned_or_was_just_used():
     )
     plan = plan_prune(contents, now=NOW)
     assert taken(plan) == [A] and plan.freed == 1 and len(plan.kept) == 2
-    assert taken(gc(contents)) == [A] and not taken(gc(contents, detached=False))
+    assert taken(gc(contents, detached=True)) == [A] and not taken(gc(contents))
     assert not taken(gc(contents, keep_last=9))
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cachemaking import LARGE, MAIN, OTHER, etag, make, state, xet
@@ -184,6 +186,21 @@ def test_files_of_a_repository_may_be_called_as_leftovers_are(cache: Path):
     names = ("data.etag", "run.incomplete", "x.tmp", "tmp_file", ".gitattributes", "a.lock")
     make(cache, {name: name.encode() for name in names})
     assert set(faults(scanned(cache))) == set(names)
+
+
+TEMPORARY = (".x.0123abcd.new", "runs/step.20240101.tmp", "tmp_01234567-89ab-cdef-0123-456789abcdef")
+
+
+@pytest.mark.parametrize("style", ["symlink", "moved"])
+@pytest.mark.parametrize("tree", [True, False])
+def test_files_of_a_repository_may_be_called_as_temporary_ones_are(cache: Path, style: str, tree: bool):
+    paths = make(cache, {name: name.encode() for name in TEMPORARY}, style=style, tree=tree)
+    repo = scanned(cache)
+    assert set(faults(repo)) == set(TEMPORARY) and not repo.leftovers and repo.shown == set(repo.blobs)
+    (paths.snapshot(MAIN) / ".y.0123abcd.new").write_bytes(b"y")
+    (paths.snapshot(MAIN) / ".z.0123abcd.new").symlink_to("../../blobs/" + "e" * 40)
+    more = {".z.0123abcd.new"} if tree else {".z.0123abcd.new", ".y.0123abcd.new"}
+    assert set(faults(scanned(cache))) == {*TEMPORARY, *more}, "a file that the list has not is none"
 
 
 def test_what_lies_beside_repositories_is_known_or_left_alone(cache: Path):
@@ -430,3 +447,35 @@ def test_a_blob_that_appears_after_the_blobs_were_read_is_found(cache: Path, mon
     monkeypatch.setattr(os, "scandir", placing)
     repo = scan_repo(cache, NAME)
     assert set(faults(repo).values()) == {None} and etag(WEIGHTS) in repo.shown & set(repo.blobs)
+
+
+def test_a_junction_is_a_link_on_every_python(monkeypatch: pytest.MonkeyPatch):
+    class Entry:
+        path = name = "x"
+
+        def is_symlink(self) -> bool:
+            return False
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return True
+
+        def stat(self, *, follow_symlinks: bool) -> SimpleNamespace:
+            return SimpleNamespace(st_reparse_tag=0xA0000003)
+
+    monkeypatch.setattr(leftovers, "_WINDOWS", True)
+    monkeypatch.delattr(os.path, "isjunction", raising=False)
+    assert leftovers.kind_of(Entry()) == "link"  # type: ignore[arg-type]
+
+
+def test_a_list_of_millions_of_files_takes_no_memory(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = make(cache, FILES)
+    data = b'"blob_id":"' * 300_000
+    paths.tree(MAIN).write_bytes(data)
+    tracemalloc.start()
+    try:
+        assert scanned(cache).revisions[0].expected == 300_000
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
+    monkeypatch.setattr("hubclient.cache.look._TREE_LENGTH", len(data) - 1)
+    assert scanned(cache).revisions[0].expected is None

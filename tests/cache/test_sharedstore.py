@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from huggingface_hub.utils import _shared_blobs as theirs
 
-from hubclient.cache import sharedstore
+from hubclient.cache import locks, sharedstore
 from hubclient.cache.digests import Digest
 from hubclient.cache.layout import RepoId, RepoPaths
+from hubclient.errors import EnvironmentFault
 
 DATA, XET = b"weights", "0c" * 32
 DIGEST = Digest("sha256", hashlib.sha256(DATA).hexdigest())
@@ -103,7 +105,61 @@ def test_a_folder_without_the_marker_is_somebody_elses(tmp_path: Path, marker: s
     assert sharedstore.sweep(tmp_path, XET) == 0 and entry.exists()
 
 
+def test_while_somebody_holds_an_entrys_lock_nothing_happens_to_it(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(locks, "STORE_PATIENCE", 0.05)
+    entry = sharedstore.entry_path(cache, XET)
+    (cache / "part").write_bytes(b"other")
+    blob_of(cache, "org/a").unlink()
+    with FileLock(entry.with_name(f"{XET}.lock")):
+        assert not sharedstore.link_from_store(blob_of(cache, "org/b"), XET, cache, DIGEST, len(DATA))
+        assert not sharedstore.replace_entry(cache, XET, cache / "part")
+        assert sharedstore.sweep(cache, XET) == 0
+    assert entry.read_bytes() == DATA and not os.path.lexists(blob_of(cache, "org/b"))
+    assert sharedstore.sweep(cache, XET) == len(DATA)
+
+
+def test_where_an_entry_cannot_be_locked_it_stays(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(37, "No locks available")
+
+    blob_of(cache, "org/a").unlink()
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert sharedstore.sweep(cache, XET) == 0 and sharedstore.entry_path(cache, XET).exists()
+
+
+def test_a_line_that_a_killed_writer_left_half_is_not_taken_for_the_start_of_ours(cache: Path):
+    manifest = sharedstore.entry_path(cache, XET).with_name(f"{XET}.refs")
+    manifest.write_bytes(manifest.read_bytes().removesuffix(b"\n"))
+    assert sharedstore.link_from_store(blob_of(cache, "org/b"), XET, cache, DIGEST, len(DATA))
+    assert sharedstore.references(cache, XET) == tuple(f"models--org--{name}/blobs/{DIGEST.hex}" for name in "ab")
+    assert manifest.read_bytes().count(b"\n") == 2
+
+
 def test_a_link_to_another_place_is_none_of_the_stores(cache: Path):
     blob = str(blob_of(cache, "org/x"))
     for target in ("../../blobs/../../etc/passwd", "/etc/passwd", f"../../blobs/ff/{XET}", f"../../other/{XET[:2]}/{XET}"):
         assert sharedstore.hash_behind(blob, target, str(cache)) is None
+
+
+def test_a_whole_blob_is_a_file_or_a_link_into_the_store_and_nothing_else(cache: Path, tmp_path: Path):
+    linked, own, size = blob_of(cache, "org/a"), blob_of(cache, "org/c"), len(DATA)
+    own.parent.mkdir(parents=True)
+    assert sharedstore.is_whole(linked, size, cache) and not sharedstore.is_whole(linked, size + 1, cache)
+    assert not sharedstore.is_whole(own, size, cache)
+    own.write_bytes(DATA)
+    assert sharedstore.is_whole(own, size, cache) and not sharedstore.is_whole(own, size - 1, cache)
+    (tmp_path / "elsewhere").write_bytes(DATA)
+    own.unlink()
+    own.symlink_to(tmp_path / "elsewhere")
+    assert not sharedstore.is_whole(own, size, cache)
+    sharedstore.entry_path(cache, XET).unlink()
+    assert not sharedstore.is_whole(linked, size, cache)
+
+
+def test_a_blob_that_cannot_be_looked_at_is_not_absent(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def refusing(path: object, blob: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sharedstore, "bytes_behind", refusing)
+    with pytest.raises(EnvironmentFault, match="cannot be read"):
+        sharedstore.is_whole(blob_of(cache, "org/a"), 1, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hubclient import Cache
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.placing import place_blob, prepare, show_file, write_ref
 from hubclient.cache.retention import Policy
-from hubclient.errors import EnvironmentFault, SourceMissing, UsageError
+from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing, UsageError
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -76,10 +77,31 @@ def test_a_plan_removes_nothing(cache: Cache):
 
 def test_where_there_is_no_cache_it_is_said(tmp_path: Path):
     nowhere = Cache(tmp_path / "nowhere")
-    assert nowhere.ls() == ()
-    for verb in (nowhere.stats, nowhere.verify, nowhere.plan_prune, lambda: nowhere.show("org/a")):
+    assert nowhere.ls() == () and nowhere.stats().size == 0 and nowhere.verify().ok and nowhere.plan_prune().is_empty
+    for verb in (lambda: nowhere.show("org/a"), lambda: nowhere.plan_rm("org/a"), lambda: nowhere.verify(["org/a"])):
         with pytest.raises(SourceMissing, match="no cache here"):
             verb()
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentFault, match="is no folder"):
         Cache(tmp_path / "file").stats()
+
+
+def test_a_cache_that_cannot_be_read_is_not_empty(cache: Cache, monkeypatch: pytest.MonkeyPatch):
+    usual = os.scandir
+
+    def refusing(path: str | Path) -> object:
+        if os.fspath(path) == str(cache.path):
+            raise PermissionError(13, "Permission denied")
+        return usual(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for ask in (cache.ls, cache.stats, cache.contents, cache.verify, cache.plan_prune):
+        with pytest.raises(EnvironmentFault, match=r"cannot be read \(Permission denied\)"):
+            ask()
+
+
+def test_a_linked_repository_is_told_to_be_one(cache: Cache):
+    (cache.path / "models--org--linked").symlink_to("models--org--a")
+    for ask in (cache.verify, lambda names: cache.show(names[0])):
+        with pytest.raises(DamagedInput, match="linked repositories are not followed"):
+            ask(["org/linked"])

@@ -10,7 +10,7 @@ from rawsafetensors import blob, put_bytes_tensors, put_index
 from reference import REFERENCE
 from safetensors import safe_open
 
-from hubclient.errors import DamagedInput, SourceMissing, UnsupportedFormat, UsageError
+from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing, UnsupportedFormat, UsageError
 from hubclient.formats.model import TensorSpec, Value
 from hubclient.formats.safetensors import FORMAT, belongs_to_checkpoint, open_folder_without_weights
 from hubclient.formats.safetensors.planes import Stored, split
@@ -270,7 +270,7 @@ def test_a_folder_opens_without_its_weights(tmp_path):
         open_folder_without_weights(tmp_path / "absent")
 
 
-def test_detection_goes_by_name_or_first_bytes_and_never_raises(tmp_path):
+def test_detection_goes_by_name_or_first_bytes_and_never_raises_on_odd_content(tmp_path):
     put_bytes_tensors(tmp_path / "model" / "model.safetensors", "a")
     (tmp_path / "blob").write_bytes(blob({}))
     (tmp_path / "garbage.safetensors").write_bytes(b"x")
@@ -283,8 +283,10 @@ def test_detection_goes_by_name_or_first_bytes_and_never_raises(tmp_path):
     (tmp_path / "config" / "m.gguf").write_bytes(b"GGUF")
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
-    for name in ("x.gguf", "short", "config", "config/sub", "absent", "loop", "pipe", "x" * 300):
+    for name in ("x.gguf", "short", "config", "config/sub", "absent", "loop", "pipe"):
         assert not FORMAT.detect(tmp_path / name), name
+    with pytest.raises(EnvironmentFault, match="too long"):
+        FORMAT.detect(tmp_path / ("x" * 300))
 
 
 def stored_as(spec: TensorSpec) -> Stored:

@@ -143,6 +143,28 @@ def test_search_shows_a_table_or_json(hub: HubServer, run: Run) -> None:
     assert run("search", "none")[1:] == ("", "nothing was found\n")
 
 
+def test_on_a_narrow_screen_names_are_whole(hub: HubServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from hubclient.cli import search
+
+    name = "organisation/a-model-with-a-rather-long-name-of-its-own"
+    hub.repo(name, downloads=1234, gated=True, labels=("license:apache-2.0",)).commit({"model.safetensors": b"x"})
+    for width, there, gone in ((76, ["1,234", "gated"], ["apache"]), (58, [], ["apache", "1,234"]), (20, [], ["1,234"])):
+        monkeypatch.setattr(search, "console", lambda: Console(width=width))
+        out = run("search", "model")[1]
+        assert name in out and all(text in out for text in there) and not any(text in out for text in gone), out
+
+
+def test_a_push_that_changes_nothing_says_so_once(
+    hub: HubServer, alice: str, run: Run, gguf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "2 files (README.md added), " in run("push", gguf, "alice/tiny")[2]
+    code, _, err = run("push", gguf, "alice/tiny")
+    assert code == 0 and "1 file, " in err and "no new commit" in err
+    assert "No files have been modified" not in err + caplog.text
+
+
 def test_nothing_from_the_hub_reaches_the_terminal_raw(hub: HubServer, run: Run) -> None:
     hub.repo("org/evil", labels=("license:\x1b[2J",), details={"library_name": "\x1b]0;x\x07"}).commit({"a\x1b[31m.txt": b"x"})
     assert "\\x1b" in run("search", "evil")[1]

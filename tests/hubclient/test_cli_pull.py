@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,14 @@ def test_offline_by_environment_or_option_is_the_same(hubclient: Shell, server: 
     assert not server.requests
 
 
+def test_offline_the_command_that_fetches_it_is_the_one_that_was_given(hubclient: Shell):
+    hubclient("pull", "org/name", "--include", "*.json")
+    for rest in ("org/name:weights.bin", "org/name --include 'w*' --exclude '*.onnx'", "org/name@v9 --for gguf"):
+        done = hubclient(*shlex.split(f"pull --offline {rest}"))
+        words = shlex.split(done.stderr.split("`")[1])
+        assert done.returncode == 5 and sorted(words) == sorted(["hubclient", "pull", *shlex.split(rest)])
+
+
 SEALED = """
 import sys
 def refuse(event, _):
@@ -137,9 +146,27 @@ def test_lock_and_sync(hubclient: Shell, server: HubServer):
     assert only_line(hubclient("lock").stdout) == "hubclient.lock: nothing has changed"
     missing = hubclient("sync", "--offline")
     assert missing.returncode == 5 and "1 file is not here (config.json)" in missing.stderr
-    assert f"`hubclient pull org/locked@{second}`" in missing.stderr
+    assert "`hubclient sync` fetches what is missing" in missing.stderr
     told = json.loads(hubclient("sync", "--check", "--json").stdout)
     assert told["entries"][0]["fetched"] == ["config.json"] and told["checked"]
+    assert hubclient("sync").stderr.splitlines()[-1] == "2 files, 2.0 kB: all here"
+    assert hubclient("sync", "--check").stderr.splitlines()[-1] == "2 files, 2.0 kB: all intact"
+    chosen = hubclient("lock", "org/locked", "--include", "config.json")
+    assert only_line(chosen.stdout) == f"org/locked  {second[:12]}  files: 2 -> 1, 2 B"
+
+
+def test_a_pattern_that_forgets_its_slash_is_told(hubclient: Shell):
+    done = hubclient("pull", "org/name", "--include", "onnx")
+    assert done.returncode == 5 and "'onnx' leaves no file of org/name" in done.stderr and "did you mean 'onnx/'?" in done.stderr
+    done = hubclient("pull", "org/name", "--exclude", "onnx", "--dry-run")
+    assert "note: no file fits onnx; did you mean 'onnx/'?" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--offline",)])
+def test_a_file_in_the_place_of_the_cache_is_told(hubclient: Shell, options: tuple[str, ...]):
+    hubclient.cache.write_text("")
+    done = hubclient("pull", "org/name", *options)
+    assert done.returncode == 5 and done.stderr.startswith(f"hubclient: {hubclient.cache}: is no folder, and so no cache\n")
 
 
 def test_for_a_target_only_what_it_needs_comes_and_what_it_becomes_is_told(hubclient: Shell, server: HubServer, tmp_path: Path):
@@ -163,3 +190,55 @@ def test_what_cannot_be_converted_is_refused_before_its_weights_come(hubclient: 
     assert done.returncode == 3 and "NobodyKnows" in done.stderr and not done.stdout
     sent = sum(request.sent_bytes for request in server.requests if request.origin == "cdn")
     assert sent < len(files["model.safetensors"])
+
+
+def test_a_look_at_headers_is_a_courtesy(hubclient: Shell, server: HubServer, tmp_path: Path):
+    files = {path.name: path for path in llama(tmp_path / "model").iterdir()}
+    server.clear()
+    server.repo("org/rangeless").commit(files)
+    server.fault("ignore_range", path="*/resolve/*")
+    server.fault("ignore_range", origin="cdn")
+    done = hubclient("pull", "org/rangeless")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(files)} files" in done.stderr and "were here" not in done.stderr
+    server.clear()
+
+
+def test_what_comes_with_headers_counts_as_fetched_and_none_comes_with_a_dry_run(
+    hubclient: Shell, server: HubServer, tmp_path: Path
+):
+    files = {path.name: path for path in llama(tmp_path / "model").iterdir()}
+    server.repo("org/counted").commit(files)
+    assert hubclient("pull", "org/counted", "--dry-run").returncode == 0 and not hubclient.cache.exists()
+    told = json.loads(hubclient("pull", "org/counted", "--json").stdout)
+    assert sorted(told["fetched"]) == sorted(files) and told["preflight"]["architecture"] == "llama"
+    assert told["downloaded_bytes"] == sum(path.stat().st_size for path in files.values()) and not told["reused_bytes"]
+    server.repo("org/chosen").commit({name: path.read_bytes() + b" " * name.endswith("json") for name, path in files.items()})
+    told = json.loads(hubclient("pull", "org/chosen", "--for", "gguf", "--json").stdout)
+    assert set(told["fetched"]) == set(files) and not told["reused_bytes"]
+
+
+def test_a_repository_has_one_grammar_everywhere(hubclient: Shell, server: HubServer):
+    snapshot = hubclient("pull", "org/name").stdout
+    for spelling in ("hf://org/name", "hf://models/org/name@main", f"{server.endpoint}/org/name/tree/main"):
+        done = hubclient("pull", spelling)
+        assert done.stdout == snapshot, done.stderr
+        assert hubclient("info", spelling).returncode == hubclient("lock", spelling, "-o", "other.lock").returncode == 0
+    assert only_line(hubclient("pull", "hf://org/name/onnx/model.onnx").stdout).endswith("/onnx/model.onnx")
+    assert hubclient("cache", "show", "hf://org/name").returncode == 0
+    assert "is not the Hub in use" in hubclient("pull", "https://example.org/org/name").stderr
+
+
+def test_a_lock_file_that_cannot_be_is_one_sentence(hubclient: Shell):
+    (hubclient.folder / "folder").mkdir()
+    for arguments in (("lock", "org/name", "-o", "folder"), ("sync", "folder"), ("lock", "org/name", "-o", "/proc/x.lock")):
+        done = hubclient(*arguments)
+        assert done.returncode == 5 and "cannot be" in done.stderr and "the cache" not in done.stderr, done.stderr
+
+
+def test_a_pull_that_is_refused_leaves_nothing(hubclient: Shell, server: HubServer):
+    server.repo("org/closed", gated="manual").commit(FILES)
+    done = hubclient("pull", "org/closed")
+    assert done.returncode == 5 and not done.stdout
+    assert not [path for path in hubclient.cache.rglob("*") if "closed" in path.name and ".locks" not in path.parts]
+    assert json.loads(hubclient("cache", "ls", "--json").stdout)["repositories"] == []

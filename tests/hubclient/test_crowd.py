@@ -8,13 +8,12 @@ import os
 import random
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crowding import NO_LOCKS
+from crowding import NO_LOCKS, OVER
 from hubserver import HubProcess
 from killing import Warm
 from killscenes import MODEL, NOW, QUICK, Scene, Trial, Whole, World, running_world
@@ -66,31 +65,45 @@ def test_a_crowd(locks: str, others: str, hub: HubProcess, sources: Sources, tmp
         "limit": 12 << 20,
         "grace": 0.7 if strangers else 0.0,
         "turns": 1.0 if strangers else 0.0,
-        "until": time.time() + SECONDS,
     }
     (tmp_path / "setting").write_text(json.dumps(told))
     environ = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1"}
     with Warm(environ, tmp_path, NO_LOCKS if locks == "no locks" else "") as warm:
         running = [warm.start(str(tmp_path / "setting"), str(number), call=call) for number, call in enumerate(calls)]
-        seen: Seen = set()
-        sampled = _sampled(cache, seen, told["until"])
+        sampled = _sampled(cache, notes)
         ended = [warm.wait(process) for process in running]
         assert [done for done in ended if done.status or done.out] == []
-        done = [
-            [json.loads(line) for line in (notes / f"{number}.jsonl").read_text().splitlines()] for number in range(len(calls))
-        ]
-        _judge(calls, done, strangers > 0)
+        _judge(calls, _done(notes), strangers > 0)
         assert [fault for fault in sampled if not (strangers and _theirs(fault))] == []
         environ = {"HF_HUB_CACHE": str(cache), "HF_ENDPOINT": hub.endpoint}
         _still_of_use(warm, environ, cache, sources)
 
 
-def _sampled(cache: Path, seen: Seen, until: float) -> list[str]:
-    """What was wrong at any moment that we looked."""
+def _sampled(cache: Path, notes: Path) -> list[str]:
+    """Let them do, for a while and until enough has been done; what was wrong at any moment that we looked."""
     found: dict[str, None] = {}
-    while time.time() < until:
-        found |= dict.fromkeys(faults(cache, seen))
+    seen: Seen = set()
+    begun = time.monotonic()
+    try:
+        while (lasts := time.monotonic() - begun) < SECONDS or (lasts < SECONDS + 60 and not _enough(_done(notes))):
+            found |= dict.fromkeys(faults(cache, seen))
+    finally:
+        (notes / OVER).touch()
     return [*found]
+
+
+def _done(notes: Path) -> dict[int, list[dict[str, Any]]]:
+    """What each process has noted; of a line that is being written nothing."""
+    found = {}
+    for path in notes.glob("*.jsonl"):
+        found[int(path.stem)] = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return found
+
+
+def _enough(done: Mapping[int, list[dict[str, Any]]]) -> bool:
+    """Whether something has been shown: many pulls, and removals beside them."""
+    lines = [line for lines in done.values() for line in lines]
+    return sum(line["did"] == "pulled" for line in lines) > 20 and sum(line.get("removed", 0) for line in lines) > 2
 
 
 def _theirs(fault: str) -> bool:
@@ -98,16 +111,15 @@ def _theirs(fault: str) -> bool:
     return fault.endswith(("names a snapshot that is not here", "is missing for a moment"))
 
 
-def _judge(calls: list[str], done: list[list[dict[str, Any]]], strangers: bool) -> None:
-    """Nobody failed, nobody was lied to, and everybody had something to do."""
-    for call, lines in zip(calls, done, strict=True):
+def _judge(calls: list[str], done: Mapping[int, list[dict[str, Any]]], strangers: bool) -> None:
+    """Everybody had something to do, nobody failed, nobody was lied to."""
+    assert len(done) == len(calls) and _enough(done)
+    for call, lines in ((calls[number], lines) for number, lines in done.items()):
         for line in lines:
+            if call == "crowding:downloading" and line.get("error", "").startswith("FileNotFoundError: "):
+                continue  # stopped for longer than the grace, which is an hour elsewhere; it says so
             assert line["did"] != "failed", f"{call}: {line['error']}\n{line['trace']}"
             assert [fault for fault in line.get("wrong", ()) if not (strangers and _theirs(fault))] == [], call
-        assert lines, call
-    counts = Counter(line["did"] for lines in done for line in lines)
-    assert counts["pulled"] > 10 and counts["collected"] > 2
-    assert sum(line.get("removed", 0) for lines in done for line in lines) > 0
 
 
 def _still_of_use(warm: Warm, environ: dict[str, str], cache: Path, sources: Sources) -> None:

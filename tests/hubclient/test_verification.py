@@ -244,6 +244,17 @@ def test_differences_come_in_the_same_order_every_time(
     assert len(json.loads(runs[0].stdout)["differences"]) >= 3
 
 
+def test_short_values_that_differ_are_told(
+    sources: dict[str, Path], outputs: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    def change(metadata: dict[str, Value], specs: dict[str, TensorSpec]) -> None:
+        metadata["tokenizer.ggml.pre"] = Value("str", "other")
+
+    told = verify(rewritten(outputs["llama", "f16"], tmp_path / "x.gguf", change), sources["llama"]).differences
+    (line,) = (line for line in told if line.startswith("tokenizer.ggml.pre"))
+    assert line.startswith("tokenizer.ggml.pre differs: 'other' instead of '")
+
+
 def test_a_missing_or_changed_file_of_a_folder_is_named(sources: dict[str, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(sources["llama"], copy)

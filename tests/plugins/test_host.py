@@ -53,6 +53,17 @@ def test_an_unknown_architecture_is_told_with_close_names(host, module, announce
     assert caught.value.exit_code == 3
 
 
+def test_what_only_shares_its_task_is_no_close_name(host, module, announce):
+    ours = host(announce("third", module(FOO), "hf.BloomForCausalLM", "hf.Qwen3ForCausalLM", "hf.Qwen3ForConditionalGeneration"))
+    for name, near in (
+        ("FooForCausalLM", ""),
+        ("Qwen4ForCausalLM", "; close names: Qwen3ForCausalLM, Qwen3ForConditionalGeneration"),
+    ):
+        with pytest.raises(UnsupportedArchitecture) as caught:
+            ours.architectures("hf", name)
+        assert str(caught.value) == f"no installed plugin knows the architecture {name!r}{near}"
+
+
 def test_unknown_formats_and_commands(host, module, announce):
     ours = host(announce("third", module(FOO), *CLAIMS))
     with pytest.raises(UnsupportedFormat, match="'nope'"):

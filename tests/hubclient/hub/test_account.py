@@ -135,6 +135,12 @@ def test_a_hub_that_does_not_say_who(server: HubServer, monkeypatch: pytest.Monk
     session = Session.of(server.endpoint, server.token("alice"))
     answers: list[Any] = [[], {}, {"name": 3}, None]
     for answer in answers:
-        monkeypatch.setattr("huggingface_hub.HfApi.whoami", lambda *_a, answer=answer, **_k: answer)
+        monkeypatch.setattr(Session, "get_json", lambda *_a, answer=answer, **_k: answer)
         with pytest.raises(NetworkFault, match="does not say whose"):
             whoami(session)
+
+
+def test_whose_token_it_is_takes_one_request(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._headers.detect_agent", lambda: pytest.fail("another request"))
+    whoami(Session.of(server.endpoint, server.token("alice")))
+    assert [request.path for request in server.requests] == ["/api/whoami-v2"]

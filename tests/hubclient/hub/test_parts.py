@@ -288,3 +288,22 @@ def test_segments_cover_the_holes_in_order(lengths: list[int], length: int):
 )
 def test_content_ranges(text: str, range_: tuple[int, int, int | None] | None):
     assert parse_content_range(text) == range_
+
+
+def test_a_ledger_of_many_ranges_takes_no_longer_than_it_must(blobs: Path):
+    count = 70_000
+    part = opened(blobs, 4 * count)
+    lines = [b"%d %d %08x" % (4 * number, 4 * number + 2, zlib.crc32(bytes(2))) for number in range(count)]
+    part.ledger.write_bytes(b"\n".join([part.ledger.read_bytes().rstrip(), *reversed(lines), b""]))
+    part.close()
+    (found,) = parts_of(blobs, ETAG, 4 * count)
+    assert len(found.spans) == 1 << 16
+    assert Ranges(span[:2] for span in found.spans).total == 2 << 16
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30))))
+def test_ranges_that_overlap_are_there_once(pairs: list[tuple[int, int]]):
+    ranges = Ranges(pairs)
+    covered = {place for start, stop in pairs for place in range(start, stop)}
+    holes = {place for start, stop in ranges.holes(0, 30) for place in range(start, stop)}
+    assert ranges.total == len(covered) and holes == set(range(30)) - covered

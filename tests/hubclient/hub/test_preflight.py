@@ -12,6 +12,7 @@ import pytest
 from hubserver import HubServer
 from reference import DATA
 
+from hubclient.cache.asked import Asked
 from hubclient.cache.layout import RepoId
 from hubclient.checkpoint import Checkpoint
 from hubclient.errors import (
@@ -23,6 +24,7 @@ from hubclient.errors import (
     UnsupportedFormat,
     UsageError,
 )
+from hubclient.ground.words import human
 from hubclient.hub.client import Hub
 from hubclient.hub.preflight import Preflight, preflight, refuse_early, select_for
 from hubclient.hub.resolve import Resolved, resolve
@@ -93,8 +95,8 @@ def test_the_output_has_the_size_that_is_told(server: HubServer, hub: Hub, llama
     told = "\n".join(found.lines())
     assert (
         "llama (LlamaForCausalLM)" in told
-        and f"{found.download:,} bytes" in told
-        and f"becomes gguf BF16: {out.stat().st_size:,}" in told
+        and f"becomes gguf BF16: {human(out.stat().st_size)}" in told
+        and "converts to" not in told
     )
     assert found.as_json()["supported"] is True and found.as_json()["outputs"] == found.outputs
 
@@ -204,3 +206,10 @@ def test_offline_the_list_alone_decides(server: HubServer, hub: Hub, llama: Path
     server.clear()
     assert set(select_for(offline.session, offline.cache, resolved(offline, "org/llama"), "gguf")) == set(files_of(llama))
     assert server.requests == []
+
+
+def test_a_list_that_is_cut_says_by_how_much():
+    flight = Preflight(Asked(RepoId("org/x")), "a" * 40, "gguf", {"a": 1}, {}, 0, losses=tuple(f"tensor {n}" for n in range(66)))
+    told = [line for line in flight.lines() if line.startswith("not carried over")]
+    assert len(told) == 7 and told[-1] == "not carried over: and 60 more, which --json lists"
+    assert len(flight.lines()) == 8

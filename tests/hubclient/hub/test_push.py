@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,9 @@ from hubclient.errors import (
     SourceMissing,
     UsageError,
 )
+from hubclient.hub import sending
 from hubclient.hub.card import BEGIN, END
+from hubclient.hub.parcel import gather
 from hubclient.hub.patience import Patience
 from hubclient.hub.push import Pushed, push
 from hubclient.hub.session import Session
@@ -228,7 +233,7 @@ def test_the_namespace_of_others(server: HubServer, alice: Session, gguf: Path) 
 
 
 def test_offline_nothing_is_asked(server: HubServer, gguf: Path, cache: Path) -> None:
-    with pytest.raises(Offline, match="alice/tiny"):
+    with pytest.raises(Offline, match="push needs the Hub"):
         push(session(server, "hf_x", offline=True), gguf, "alice/tiny")
     assert not server.requests
 
@@ -474,3 +479,62 @@ def test_the_result_can_be_told_in_json(server: HubServer, alice: Session, gguf:
 
     pushed = push(alice, gguf, "alice/tiny")
     assert isinstance(pushed, Pushed) and json.loads(json.dumps(asdict(pushed)))["repo"] == "alice/tiny"
+
+
+def test_an_upload_of_several_files_confirms_them_to_the_hub_alone(
+    server: HubServer, alice: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hubpush
+
+    told = hubpush.JSONResponse
+
+    def elsewhere(content: Any, status: int = 200) -> Any:
+        for item in content.get("objects", ()) if isinstance(content, dict) else ():
+            item["actions"]["verify"]["href"] = f"{server.cdn}/verify"
+        return told(content, status)
+
+    monkeypatch.setattr(hubpush, "JSONResponse", elsewhere)
+    for name in "ab":
+        put(tmp_path / "two" / f"{name}.gguf", GGUF + name.encode())
+    with pytest.raises(NetworkFault, match="which the token is not for") as caught:
+        push(alice, tmp_path / "two", "alice/two")
+    assert caught.value.hint is None
+    assert not [request for request in server.asked(origin="cdn") if "authorization" in request.headers]
+
+
+def test_no_list_of_programs_is_fetched_to_say_which_one_calls(
+    server: HubServer, alice: Session, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _headers
+
+    asked: list[None] = []
+    monkeypatch.setattr(_headers, "detect_agent", lambda: asked.append(None))
+    push(alice, gguf, "alice/tiny")
+    assert not asked and not constants.HF_HUB_DISABLE_TELEMETRY
+
+
+def test_an_interrupt_ends_digests_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "two"
+    for name in "ab":
+        put(folder / f"{name}.gguf", GGUF)
+    waiting, ended = threading.Event(), threading.Event()
+
+    def digest_file(path: Path, _algorithm: str, count: Callable[[int], None]) -> Any:
+        if path.name == "a.gguf":
+            waiting.wait(30)
+            raise KeyboardInterrupt
+        waiting.set()
+        try:
+            for _ in range(3000):
+                time.sleep(0.01)
+                count(1)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(sending, "digest_file", digest_file)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        sending.digests(gather(folder, (), ()))
+    assert ended.wait(30) and time.monotonic() - begun < 20

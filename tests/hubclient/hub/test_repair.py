@@ -250,3 +250,15 @@ def test_a_killed_repair_shows_old_bytes_or_good_ones_and_the_next_one_completes
     session = Session.of(server.endpoint, token=False)
     assert repair(session, cache).ok and verify(cache).ok
     assert content(paths, commit) == files and (other.snapshot("a" * 40) / "x").read_bytes() == WEIGHTS + b"2"
+
+
+def test_beside_names_that_not_every_system_holds_files_are_mended(server: HubServer, session: Session, cache: Path):
+    files = {"a:b.bin": WEIGHTS, "README.md": b"large", "readme.md": b"small"}
+    commit = server.repo("org/name").commit(files)
+    paths = make(cache, files, commit=commit)
+    for name in files:
+        spoil(paths.snapshot(commit) / name, b"bad")
+    done = repair(session, cache)
+    assert sorted(finding.files[0] for finding in done.fetched) == ["README.md", "readme.md"]
+    (left,) = done.left
+    assert left.finding.files == ("a:b.bin",) and "the file name 'a:b.bin' holds ':'" in left.why

@@ -28,3 +28,8 @@ def test_patterns_that_fit_nothing_are_told():
 def test_a_misspelt_file_is_told_with_what_may_be_meant():
     with pytest.raises(SourceMissing, match=r"org/name has no file 'confg.json'; did you mean config.json"):
         named("confg.json", NAMES, "org/name")
+
+
+def test_a_text_alone_is_one_pattern():
+    assert choose(["a.json", "b.bin"], "*.json") == choose(["a.json", "b.bin"], ["*.json"])
+    assert choose(["a.json", "b.bin"], exclude="*.json").names == ("b.bin",)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
 import ssl
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +22,10 @@ from hubserver import HubServer
 from hubclient.cache.layout import RepoId
 from hubclient.cache.trees import TreeEntry
 from hubclient.errors import AccessDenied, NetworkFault, Offline, SourceMissing, UsageError
-from hubclient.hub.failures import About, Contradiction, Passing, translated, wait_of
+from hubclient.hub.failures import About, Contradiction, Passing, refused, translated, unreachable, wait_of
 from hubclient.hub.origins import next_url, same_origin
 from hubclient.hub.patience import Patience, patiently
-from hubclient.hub.session import Session
+from hubclient.hub.session import Session, Token
 from hubclient.hub.stream import Target, streaming
 
 HASTE = Patience(first=0.001, longest=0.002)
@@ -426,7 +429,13 @@ def test_the_environments_offline_is_told_as_such(hub: Site, monkeypatch: pytest
     [
         (401, {"X-Error-Code": "GatedRepo"}, False, AccessDenied, ["licence", "no token", "/org/name", "hubclient login"]),
         (403, {"X-Error-Code": "GatedRepo"}, SECRET, AccessDenied, ["licence", "the token that was given", "/org/name"]),
-        (401, {"X-Error-Code": "RepoNotFound"}, False, AccessDenied, ["no token was used", "hubclient login"]),
+        (
+            401,
+            {"X-Error-Code": "RepoNotFound"},
+            False,
+            AccessDenied,
+            ["org/name was not found", "looks the same without a token", "datasets/org/name", "hubclient login"],
+        ),
         (
             401,
             {"X-Error-Message": "Invalid credentials in Authorization header"},
@@ -526,3 +535,127 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not():
     with pytest.raises(AccessDenied, match="3"):
         patiently(attempt, HASTE)
     assert not faults
+
+
+def test_the_token_is_known_in_threads_that_know_nothing_of_us(hub: Site, other: Site):
+    of = session(hub.url)
+    faults: list[Exception] = []
+
+    def ask(url: str) -> None:
+        try:
+            of.client().get(url, headers={"Authorization": f"Bearer {SECRET}"})
+        except NetworkFault as error:
+            faults.append(error)
+
+    def in_thread(url: str) -> None:
+        thread = threading.Thread(target=ask, args=(url,))
+        thread.start()
+        thread.join()
+
+    with translated(of), translated(session(hub.url)):
+        in_thread(f"{other.url}/a")
+        in_thread(f"{hub.url}/a")
+    assert len(faults) == 1 and not other.asked and len(hub.asked) == 1
+    in_thread(f"{other.url}/a")  # what others do with the token is not ours to say
+    assert len(other.asked) == 1
+
+
+def test_a_redirect_does_not_cost_a_connection(hub: Site, monkeypatch: pytest.MonkeyPatch):
+    opened: list[object] = []
+    accept = hub.server.get_request
+
+    def counted() -> tuple[socket.socket, object]:
+        opened.append(None)
+        return accept()
+
+    monkeypatch.setattr(hub.server, "get_request", counted)
+    for number in range(5):
+        hub.answers[f"/{number}"] = 302, {"Location": f"/{number + 1}"}, b"moved" * 100
+    hub.answers["/5"] = 200, {}, b"done"
+    assert body(session(hub.url), "/0") == b"done" and len(opened) == 1
+    hub.answers["/3"] = 302, {"Location": "/4"}, bytes(100_000)
+    assert body(session(hub.url), "/0") == b"done" and len(opened) == 2
+
+
+def test_silence_is_told_with_the_variable_that_allows_more(monkeypatch: pytest.MonkeyPatch, cache: Path):
+    import httpx2
+
+    of = session("http://h")
+    for variable, seconds in (("HF_HUB_ETAG_TIMEOUT", "3"), ("HF_HUB_DOWNLOAD_TIMEOUT", "7")):
+        monkeypatch.setenv(variable, seconds)
+        found = unreachable(httpx2.ReadTimeout(""), of, None, variable)
+        assert f"{seconds} s" in str(found) and str(found.hint).startswith(f"{variable}=")
+    assert unreachable(httpx2.ReadTimeout(""), of).hint is None  # the upload's, which no variable changes
+
+
+@pytest.mark.parametrize("content", [b"[" + b"[]," * 1_000_001 + b"[]]", b'"' + b"a" * (40 << 20) + b'"'])
+def test_a_small_answer_that_unpacks_to_much_is_refused(hub: Site, content: bytes):
+    hub.answers["/x"] = 200, {"Content-Encoding": "gzip"}, gzip.compress(content, 1)
+    tracemalloc.start()
+    told = fault(lambda: session(hub.url).get_json("/x"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "more than" in told and peak < 100 << 20
+
+
+def test_packed_answers_are_read(hub: Site):
+    for coding, packed in (("gzip", gzip.compress(b"[1]")), ("deflate", zlib.compress(b"[1]")), ("identity", b"[1]")):
+        hub.answers["/x"] = 200, {"Content-Encoding": coding}, packed
+        assert session(hub.url).get_json("/x") == [1]
+    hub.answers["/x"] = 200, {"Content-Encoding": "br"}, b"[1]"
+    assert "packed" in fault(lambda: session(hub.url).get_json("/x"))
+    hub.answers["/x"] = 200, {"Content-Encoding": "gzip"}, b"[1]"
+    assert "unpacked" in fault(lambda: session(hub.url).get_json("/x"))
+
+
+def test_who_is_stopped_while_waiting_does_not_try_again():
+    tries: list[None] = []
+    stopped = threading.Event()
+
+    def attempt() -> None:
+        tries.append(None)
+        stopped.set()
+        raise Passing("no", 300)
+
+    with pytest.raises(Passing, match="no"):
+        patiently(attempt, Patience(), stopped)
+    assert len(tries) == 1
+
+
+def test_long_waits_that_a_server_asks_for_are_told():
+    told: list[str] = []
+    patience = Patience()
+    with patience.telling(told.append), patience.telling(None):
+        patience.pause(Passing("busy", 300), 1)
+        patience.pause(Passing("busy"), 1)
+    patience.pause(Passing("busy", 300), 1)
+    assert told == ["the Hub asks to wait 300 s"]
+
+
+@pytest.mark.parametrize(
+    ("token", "advice"),
+    [
+        (Token("hf_x", "the token in HF_TOKEN", "HF_TOKEN"), "unset HF_TOKEN, or put a valid token there"),
+        (Token("hf_x", "the token that was given"), "make one at http://h/settings/tokens"),
+        (Token("hf_x", "the token stored in /home/token"), "`hubclient login` stores another one"),
+    ],
+)
+def test_advice_about_a_token_is_about_where_it_is_from(token: Token, advice: str):
+    of = session("http://h")
+    of.__dict__["token"] = token
+    told = refused(of, About(), 401, {"x-error-message": "Invalid credentials in Authorization header"}, "http://h/api/whoami-v2")
+    assert str(told.hint).startswith(advice)
+
+
+def test_faults_of_the_connection_are_told_in_our_words():
+    import socket
+
+    import httpx2
+
+    unknown = httpx2.ConnectError("[Errno -2] Name or service not known")
+    unknown.__cause__ = socket.gaierror(-2, "Name or service not known")
+    cut = httpx2.RemoteProtocolError(
+        "peer closed connection without sending complete message body (received 3 bytes, expected 9)"
+    )
+    assert str(unreachable(unknown, session("http://h"))) == "h cannot be reached (its name is not known)"
+    assert str(unreachable(cut, session("http://h"))) == "h: the connection was closed before the end"

@@ -6,6 +6,12 @@ import gc
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +20,26 @@ import pytest
 from golden import Golden
 from hubserver import HubServer, Request
 from reference import DATA
-from running import command
+from running import command, environment
 
 from hubclient import Checkpoint, place, verify
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.notes import last_used, read_outputs
 from hubclient.checkpoint import run
-from hubclient.errors import DamagedInput, NetworkFault, Offline, UnsupportedArchitecture, UnsupportedFormat, UsageError
+from hubclient.errors import (
+    DamagedInput,
+    EnvironmentFault,
+    Lossy,
+    NetworkFault,
+    Offline,
+    UnsupportedArchitecture,
+    UnsupportedFormat,
+    UsageError,
+)
+from hubclient.hub import skeleton
 from hubclient.hub.client import Hub
+from hubclient.hub.skeleton import Skeleton, Weights
+from hubclient.hub.temporary import make_temporary
 from hubclient.inspection import inspect
 
 LARGE = {"hidden_size": 256, "intermediate_size": 1024}  # 4 MB of weights
@@ -186,6 +204,51 @@ def test_offline_names_what_is_missing_and_the_command(server: HubServer, hub: H
     assert server.requests == []
 
 
+def test_offline_nothing_is_missed_that_is_not_read(server: HubServer, hub: Hub, llama: Path, monkeypatch: pytest.MonkeyPatch):
+    spare = {"README.md": b"# Llama", "LICENSE": b"free", "merges.txt": b"#version: 0.2\n", "vocab.json": b"{}"}
+    server.repo("org/llama").commit({**files_of(llama), **spare})
+    hub.pull("org/llama", exclude=[*spare])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    checkpoint = Checkpoint.from_pretrained("org/llama")
+    assert checkpoint.model.tokenizer is not None and not set(spare) & set(checkpoint.opened.sidecars)
+    (checkpoint.opened.path / "tokenizer.json").unlink()
+    for blob in (checkpoint.opened.path.parents[1] / "blobs").iterdir():
+        if blob.stat().st_size == (llama / "tokenizer.json").stat().st_size:
+            blob.unlink()
+    with pytest.raises(Offline, match=r"tokenizer\.json") as caught:
+        Checkpoint.from_pretrained("org/llama")
+    assert "`hubclient pull org/llama --include merges.txt --include tokenizer.json --include vocab.json`" in str(
+        caught.value.hint
+    )
+
+
+def test_without_a_hub_it_is_said_that_all_is_here(server: HubServer, hub: Hub, llama: Path, monkeypatch: pytest.MonkeyPatch):
+    from hubclient.hub.session import Session
+
+    commit = server.repo("org/llama").commit(files_of(llama))
+    hub.pull("org/llama")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise NetworkFault("no way there")
+
+    monkeypatch.setattr(Session, "get_json", unreachable)
+    for ask in (lambda: Checkpoint.from_pretrained("org/llama"), lambda: hub.pull("org/llama", include="*.json")):
+        with pytest.raises(NetworkFault, match="no way there") as caught:
+            ask()
+        assert f"all of org/llama@{commit[:12]}" in str(caught.value.hint) and "--offline" in str(caught.value.hint)
+    with pytest.raises(NetworkFault) as caught:
+        hub.pull("org/llama@v1")
+    assert caught.value.hint is None
+
+
+def test_offline_a_glance_is_not_taken_for_nothing(server: HubServer, hub: Hub, llama: Path, monkeypatch: pytest.MonkeyPatch):
+    server.repo("org/llama").commit(files_of(llama))
+    Checkpoint.from_pretrained("org/llama", headers_only=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Offline, match="only headers and configs of org/llama are here"):
+        Hub(cache=hub.cache).info("org/llama")
+
+
 def test_an_unknown_architecture_is_said_before_weights_move(server: HubServer, hub: Hub, llama: Path, cache: Path):
     files = files_of(llama)
     files["config.json"] = files["config.json"].read_bytes().replace(b"LlamaForCausalLM", b"NobodyForCausalLM")
@@ -219,7 +282,7 @@ def test_one_gguf_among_several_has_to_be_named(server: HubServer, hub: Hub):
     with pytest.raises(UsageError) as caught:
         Checkpoint.from_pretrained("org/many", headers_only=True)
     assert "holds 3 GGUF models" in str(caught.value) and "mmproj" not in str(caught.value)
-    assert "org/many:M-Q4_K_M.gguf" in str(caught.value.hint)
+    assert "`hubclient pull org/many:big/M-BF16-00001-of-00002.gguf --for gguf`" in str(caught.value.hint)
     for spelling in ("org/many:M-Q4_K_M.gguf", "org/many:Q4_K_M", "org/many:q4_k_m", "hf://org/many/M-Q4_K_M.gguf"):
         assert Checkpoint.from_pretrained(spelling, headers_only=True).name == "M-Q4_K_M"
 
@@ -332,3 +395,100 @@ def test_an_import_of_the_parser_needs_no_network_library():
     code = "import sys, hubclient.hub.source; print([n for n in sys.modules if n.split('.')[0] in ('huggingface_hub', 'httpx2', 'numpy')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.fspath(Path.cwd()))
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("of", ["headers", "values"])
+def test_an_interrupt_waits_for_no_silent_server(of: str):
+    waiting, waited = threading.Event(), threading.Event()
+
+    def fetch(start: int, stop: int, /, stopped: threading.Event | None = None) -> bytes:
+        if start == 0:
+            waiting.wait(30)
+            raise KeyboardInterrupt
+        waiting.set()
+        assert stopped is not None
+        if stopped.wait(30):
+            waited.set()
+        return bytes(stop - start)
+
+    with pytest.raises(KeyboardInterrupt):
+        if of == "values":
+            values = skeleton._Values(fetch)
+            values.may_be({0: 4, 8: 4})
+            values._known[4] = b""
+            values.of(0, 4)
+        else:
+            late = Weights(lambda _start, _stop, stopped=None: fetch(1, 2, stopped), "b", 9)
+            files = {"a.safetensors": Weights(fetch, "a", 9), "b.safetensors": late}
+            Skeleton(RepoId("org/name"), "a" * 40, {}, files).fetch_headers()
+    assert waited.wait(30)
+
+
+def test_a_plan_holds_the_headers_that_it_was_made_from(server: HubServer, hub: Hub, llama: Path, tmp_path: Path):
+    server.repo("org/llama").commit(files_of(llama))
+    plan = Checkpoint.from_pretrained("org/llama", headers_only=True).plan(tmp_path / "out", format="mlx")
+    gc.collect()
+    with pytest.raises(UsageError, match=r"org/llama:.*only its headers were fetched"):
+        run(plan)
+    lossy = replace(plan, outputs=(replace(plan.outputs[0], losses=("a chat template",)),))
+    with pytest.raises(Lossy, match=r"^org/llama: not everything would be carried over: a chat template"):
+        run(lossy, strict=True)
+    assert plan.as_json()["source"] == "org/llama"
+
+
+def test_an_error_tells_nowhere_of_the_temporary_folder(server: HubServer, hub: Hub, llama: Path):
+    files = files_of(llama)
+    files["model-00002-of-00002.safetensors"] = b"\xff" * 200
+    server.repo("org/bad").commit(files)
+    with pytest.raises(DamagedInput) as caught:
+        Checkpoint.from_pretrained("org/bad", headers_only=True)
+    error = caught.value
+    assert error.args == (str(error),) and error.file == Path("org/bad:model-00002-of-00002.safetensors")
+    assert "hubclient-" not in f"{error!r} {error} {error.file} {error.hint}"
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_hub_that_fails_does_not_change_the_format(server: HubServer, hub: Hub, tmp_path: Path, shards: int):
+    made = Checkpoint.from_pretrained(checkpoints.llama(tmp_path / "plain", sizes={"hidden_size": 64}))
+    size = 60_000 if shards > 1 else None
+    (folder,) = made.save_pretrained(tmp_path / "mlx", format="mlx", type="4bit", max_shard_size=size)
+    server.repo("org/mlx").commit(files_of(folder))
+    assert Checkpoint.from_pretrained("org/mlx", headers_only=True).format == "mlx"
+    server.fault("status", path="*.safetensors", status=404, nth=1)
+    with pytest.raises(EnvironmentFault):
+        Checkpoint.from_pretrained("org/mlx", headers_only=True)
+
+
+LEFT = """
+import os, signal
+from hubclient.hub.temporary import make_temporary
+print(make_temporary(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_leaves_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    done = subprocess.run([sys.executable, "-c", LEFT], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = Path(done.stdout.strip())
+    strange = tmp_path / "hubclient-of-somebody"
+    strange.mkdir()
+    assert left.parent == tmp_path and left.is_dir()
+    ours = [make_temporary(), make_temporary()]
+    assert sorted(tmp_path.iterdir()) == sorted([strange, *ours])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+def test_a_fork_leaves_the_folder_to_its_parent(server: HubServer, hub: Hub, llama: Path):
+    server.repo("org/llama").commit(files_of(llama))
+    checkpoint = Checkpoint.from_pretrained("org/llama", headers_only=True)
+    folder = checkpoint.opened.path
+    child = os.fork()
+    if not child:
+        del checkpoint
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert folder.is_dir() and checkpoint.opened.path == folder

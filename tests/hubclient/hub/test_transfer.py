@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hubserver import HubServer
@@ -22,10 +23,11 @@ from hubclient.cache.digests import Digest
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.trees import TreeEntry
 from hubclient.disk import writing
-from hubclient.errors import AccessDenied, DamagedInput, NetworkFault, NotEnoughSpace, Offline, SourceMissing
-from hubclient.hub import large
+from hubclient.errors import AccessDenied, DamagedInput, EnvironmentFault, NetworkFault, NotEnoughSpace, Offline, SourceMissing
+from hubclient.hub import large, transfer
 from hubclient.hub.connections import Connections, Stopped
 from hubclient.hub.failures import Passing
+from hubclient.hub.parts import LEDGER, Part, open_part
 from hubclient.hub.patience import Patience
 from hubclient.hub.session import Session
 from hubclient.hub.stream import RangesIgnored, Target, streaming
@@ -548,9 +550,10 @@ def test_all_files_together_use_no_more_connections_than_given(
 CHILD = """
 import sys
 from pathlib import Path
+from typing import Any
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.trees import TreeEntry
-from hubclient.hub import large
+from hubclient.hub import large, transfer
 from hubclient.hub.session import Session
 from hubclient.hub.transfer import fetch
 large.STEP, large._PARALLEL, large._SEGMENT, large._TRIAL, large._FAST = 1 << 18, 1 << 20, (1 << 20, 1 << 20), 0, 1e99
@@ -607,3 +610,60 @@ def test_a_process_killed_while_it_takes_another_repositorys_bytes(big: Getting,
 def test_the_digest_is_that_of_the_bytes(getting: Getting):
     if getting.entry.lfs_sha256:
         assert hashlib.sha256(getting().path.read_bytes()).hexdigest() == getting.entry.etag
+
+
+def test_what_was_stopped_places_nothing(getting: Getting, monkeypatch: pytest.MonkeyPatch):
+    connections = Connections()
+    taken = transfer._taken
+
+    def late(session: Session, target: Target) -> bytes:
+        data = taken(session, target)
+        connections.stop()
+        return data
+
+    monkeypatch.setattr(transfer, "_taken", late)
+    monkeypatch.setattr(large, "reach", lambda point: connections.stop() if point == "pull.hashed" else None)
+    with pytest.raises(Stopped):
+        getting(connections=connections)
+    assert not getting.paths.blob(getting.entry.etag).exists()
+
+
+@pytest.mark.parametrize("failing", ["write", "place"])
+def test_a_small_file_that_cannot_be_stored_leaves_nothing(
+    server: HubServer, session: Session, paths: RepoPaths, monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    small = Getting(server, session, paths, SMALL)
+
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    def refuse(*_: object) -> None:
+        raise NotEnoughSpace("full")
+
+    if failing == "write":
+        monkeypatch.setattr(Path, "write_bytes", full)
+    else:
+        monkeypatch.setattr(transfer, "place_blob", refuse)
+    small.refused(kind=NotEnoughSpace)
+    assert small.left == []
+
+
+def test_a_part_that_others_remove_is_told(big: Getting, monkeypatch: pytest.MonkeyPatch):
+    opened = open_part
+
+    def removed(*arguments: Any) -> Part:
+        part = opened(*arguments)
+        part.remove()
+        return part
+
+    monkeypatch.setattr(large, "open_part", removed)
+    big.refused("cannot be written", kind=EnvironmentFault)
+
+
+def test_a_server_that_drips_comes_to_an_end(big: Getting):
+    big.server.fault("truncate", origin="cdn", after=1, value="close")
+    big.refused("tried 5 times")
+    (ledger,) = big.paths.blobs.glob(f"*{LEDGER}")
+    assert len(ledger.read_bytes().splitlines()) <= 1 + 4  # what it is, and a line for what each connection brought

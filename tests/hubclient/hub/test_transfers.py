@@ -5,12 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
+from hubserver import HubServer
 
+from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.trees import TreeEntry
+from hubclient.hub.client import Hub
+from hubclient.hub.connections import Stopped
 from hubclient.hub.crew import run_all
-from hubclient.hub.transfers import Tally, in_order
+from hubclient.hub.patience import Patience
+from hubclient.hub.pull import pull
+from hubclient.hub.pullplan import plan_pull
+from hubclient.hub.session import Session
+from hubclient.hub.transfers import Tally, Transfers, in_order
 
 
 def failing(fault: Exception) -> None:
@@ -83,3 +92,25 @@ def test_one_that_does_not_stop_is_not_waited_for():
     with pytest.raises(OSError, match="over"):
         run_all([partial(time.sleep, 30), partial(failing, OSError("over"))], 2, lambda: None, lambda _: False)
     assert time.monotonic() - begun < 15
+
+
+def test_nothing_is_shown_after_a_stop(server: HubServer, hub: Hub, cache: Path):
+    repo = server.repo("org/name")
+    repo.commit({"a.txt": b"1"})
+    hub.pull("org/name")
+    commit = repo.commit({"b.txt": b"1"})
+    transfers = Transfers(hub.session, plan_pull(hub.session, cache, RepoId("org/name"), "main"), 1, None, None)
+    transfers._connections.stop()
+    with pytest.raises(Stopped):
+        transfers.show_what_is_here()
+    assert not RepoPaths(cache, RepoId("org/name")).pointer(commit, "b.txt").exists()
+
+
+def test_a_wait_that_the_hub_asks_for_is_told(server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    server.repo("org/name").commit({"a.txt": b"1"})
+    for path in ("/api/", "/resolve/"):
+        server.fault("status", path=path, status=429, headers={"Retry-After": "300"}, times=1)
+    told: list[str] = []
+    monkeypatch.setattr("hubclient.hub.patience.random.uniform", lambda *_: 0.0)
+    pull(Session.of(server.endpoint, False, patience=Patience(tries=2)), cache, RepoId("org/name"), stage=told.append)
+    assert told.count("the Hub asks to wait 300 s") == 2
