@@ -30,6 +30,7 @@ def forsake(paths: RepoPaths, commit: str) -> None:
             remove_empty_folders(paths, fresh=False)
     finally:
         with suppress(OSError):
-            os.rmdir(trash.path)
+            if is_inside(trash.path, paths.cache):
+                os.rmdir(trash.path)
         trash.close()
     remove_empty_repository(paths, fresh=False)

@@ -244,7 +244,7 @@ def _gated(session: Session, about: About) -> AccessDenied:
 
 def _unauthorized(session: Session, about: About, said: str) -> AccessDenied:
     if session.token.text is None:
-        told = f"{about} was not found at {session.host}; a private repository looks the same without a token"
+        told = f"{about.repo or about} was not found at {session.host}; a private repository looks the same without a token"
         return AccessDenied(
             told, hint=f"look at the name ({_PREFIXES}); for private repositories `hubclient login`, or set HF_TOKEN"
         )

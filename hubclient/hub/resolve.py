@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked, checked_revision
 from hubclient.cache.digests import Digest
-from hubclient.cache.inside import is_inside
+from hubclient.cache.inside import is_inside, names_inside
 from hubclient.cache.layout import DEFAULT_REVISION, FOLDERS, RepoId, RepoPaths, is_commit
+from hubclient.cache.lookup import refuse_linked
 from hubclient.cache.trees import TreeEntry, checked_entry, read_tree
 from hubclient.errors import DamagedInput, EnvironmentFault, NetworkFault, Offline, UsageError
 from hubclient.ground.names import shown
@@ -104,7 +105,8 @@ def _refuse_file(cache: Path) -> None:
 
 
 def resolve_offline(paths: RepoPaths, revision: str = DEFAULT_REVISION) -> Resolved:
-    """The same from what is here; Offline, with the command that fetches it, if the revision is not here."""
+    """The same from what is here; Offline, with the command that fetches it, if the revision is not here; DamagedInput."""
+    refuse_linked(paths.cache, paths.repo)
     commit = _commit_here(paths, revision)
     entries = kept_tree(paths, commit)
     if entries is not None:
@@ -199,7 +201,7 @@ def _commit_here(paths: RepoPaths, revision: str) -> str:
     if (commit := read_ref(paths, revision)) is not None:
         return commit
     meant = (
-        [name for name in _names(paths.snapshots) if is_commit(name) and name.startswith(revision)]
+        [name for name in names_inside(paths.snapshots, paths.cache) if is_commit(name) and name.startswith(revision)]
         if len(revision) >= _SHORT
         else []
     )
@@ -233,8 +235,8 @@ def _not_here(paths: RepoPaths, revision: str) -> Offline:
     found = sorted(paths.refs.rglob("*")) if is_inside(paths.refs / "any", paths.cache) else []
     here = [path.relative_to(paths.refs).as_posix() for path in found if path.is_file()]
     told = f"; of {paths.repo} there are {', '.join(map(shown, here[:5]))}" if here else ""
-    if not here and (looked := [name for name in _names(paths.snapshots) if is_commit(name)]):
-        whole = any(name.endswith(WEIGHTS) for commit in looked for name in _names(paths.snapshot(commit)))
+    if not here and (looked := [name for name in names_inside(paths.snapshots, paths.cache) if is_commit(name)]):
+        whole = any(name.endswith(WEIGHTS) for commit in looked for name in names_inside(paths.snapshot(commit), paths.cache))
         what = f"{', '.join(looked[:5])} of {paths.repo}" if whole else f"only headers and configs of {paths.repo}"
         verb = "is" if whole and len(looked) == 1 else "are"
         return Offline(f"{what} {verb} here, and offline was asked for", hint=f"`hubclient pull {asked}` fetches the rest")
@@ -242,10 +244,3 @@ def _not_here(paths: RepoPaths, revision: str) -> Offline:
         f"{asked} is not in the cache at {paths.cache}, and offline was asked for{told}",
         hint=f"`hubclient pull {asked}` fetches it",
     )
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return []

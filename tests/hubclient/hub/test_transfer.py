@@ -341,7 +341,7 @@ def test_a_busy_server_is_asked_again(getting: Getting, status: int):
     ("status", "kind", "words"),
     [
         (400, NetworkFault, ["400"]),
-        (401, AccessDenied, ["no token was used"]),
+        (401, AccessDenied, ["looks the same without a token"]),
         (403, AccessDenied, ["no token"]),
         (404, SourceMissing, ["no file 'a/file.bin'"]),
         (416, NetworkFault, ["416"]),
