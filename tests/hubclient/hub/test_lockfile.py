@@ -82,7 +82,7 @@ def test_without_names_all_are_looked_up_again_chosen_as_they_were(hub: Hub, ser
     }
     with pytest.raises(UsageError):
         hub.lock((), path, include=["*"])
-    with pytest.raises(SourceMissing, match=r"fits '\*\.gguf'"):
+    with pytest.raises(SourceMissing, match=r"no file fits \*\.gguf"):
         hub.lock(["org/name"], path, include=["*.gguf", "*.json"])
 
 
