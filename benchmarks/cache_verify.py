@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, ratio
 from benchmarks.runs import in_turns, measured
 from hubclient.cache.digests import new_hasher
-from hubclient.cache.integrity import verify
+from hubclient.cache.integrity.verify import verify
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.ground.machine import cores
 
@@ -26,9 +26,7 @@ _MIB = 1 << 20
 _SIZES = (256, 256, 192, 128, 64, 64, 32, 32)  # MiB of the large files: a gigabyte
 _SMALL, _LENGTH = 2000, 3000  # files, bytes of each
 _COMMIT = "a" * 40
-_VERIFY = (
-    "import sys; from pathlib import Path; from hubclient.cache.integrity import verify; assert verify(Path(sys.argv[1])).ok"
-)
+_VERIFY = "import sys; from pathlib import Path; from hubclient.cache.integrity.verify import verify; assert verify(Path(sys.argv[1])).ok"
 
 
 def measure(bench: Path, rounds: int) -> list[Figure]:

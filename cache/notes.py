@@ -32,7 +32,7 @@ from hubclient.cache.digests import Digest
 from hubclient.cache.inside import check_inside, is_inside, names_inside, read_inside
 from hubclient.cache.layout import RepoPaths, is_commit
 from hubclient.cache.owner import Owner
-from hubclient.cache.placing import in_spite_of_removals, make_folder
+from hubclient.cache.writing.placing import in_spite_of_removals, make_folder
 from hubclient.errors import DamagedInput, EnvironmentFault
 from hubclient.ground.atomic import replace_file
 from hubclient.ground.strictjson import parse_object

@@ -23,8 +23,8 @@ from pathlib import Path
 from hubclient.cache.digests import Digest, digest_file
 from hubclient.cache.inside import is_inside, read_inside
 from hubclient.cache.layout import FOLDERS, SHARED
-from hubclient.cache.locks import store_lock
-from hubclient.cache.placing import make_folder, seal
+from hubclient.cache.writing.locks import store_lock
+from hubclient.cache.writing.placing import make_folder, seal
 from hubclient.errors import EnvironmentFault
 from hubclient.ground.faultpoints import reach
 

@@ -13,13 +13,13 @@ from hubclient.cache.layout import RepoId, RepoPaths, default_cache
 from hubclient.errors import EnvironmentFault, SourceMissing
 
 if TYPE_CHECKING:
-    from hubclient.cache.findings import Verification
+    from hubclient.cache.catalog.summary import RepoSummary
+    from hubclient.cache.catalog.tally import Stats
+    from hubclient.cache.integrity.findings import Verification
     from hubclient.cache.model import CacheContents, CachedRepo
     from hubclient.cache.notes import Pin
-    from hubclient.cache.plans import RemovalPlan, Removed
-    from hubclient.cache.retention import Policy
-    from hubclient.cache.summary import RepoSummary
-    from hubclient.cache.tally import Stats
+    from hubclient.cache.retention.plans import RemovalPlan, Removed
+    from hubclient.cache.retention.policy import Policy
     from hubclient.ground.progress import Progress
 
 
@@ -48,28 +48,28 @@ class Cache:
             return False
 
     def ls(self, filters: str | Sequence[str] = (), *, sort: str = "name", limit: int | None = None) -> tuple[RepoSummary, ...]:
-        """A line for each repository; `filters` such as "size>1GB" and `sort` as in `hubclient.cache.filters`."""
-        from hubclient.cache.listing import ls
+        """A line for each repository; `filters` such as "size>1GB" and `sort` as in `hubclient.cache.catalog.filters`."""
+        from hubclient.cache.catalog.listing import ls
 
         return ls(self._there(), filters=filters, sort=sort, limit=limit) if self.exists else ()
 
     def show(self, source: str | Asked) -> CachedRepo:
         """All that is known of a repository, or of one revision of it."""
-        from hubclient.cache.listing import show
+        from hubclient.cache.catalog.listing import show
 
         asked = _asked(source)
         return show(self._there(), asked.repo, asked.given)
 
     def stats(self) -> Stats:
         """What takes the room, and what could be had back."""
-        from hubclient.cache.listing import stats
+        from hubclient.cache.catalog.listing import stats
 
         return stats(self.path, catalog=self.exists)
 
     def contents(self) -> CacheContents:
         """Everything, looked at now."""
         from hubclient.cache.model import CacheContents
-        from hubclient.cache.scan import scan_cache
+        from hubclient.cache.scanning.scan import scan_cache
 
         return scan_cache(self._there()) if self.exists else CacheContents(self.path, ())
 
@@ -81,12 +81,12 @@ class Cache:
         again: bool = False,
         progress: Progress | None = None,
     ) -> Verification:
-        """Hash what is here, and hold it against what it should be; see `hubclient.cache.integrity.verify`.
+        """Hash what is here, and hold it against what it should be; see `hubclient.cache.integrity.verify.verify`.
 
         Of several sources each may have a revision; without any it is the whole cache.
         """
-        from hubclient.cache.findings import together
-        from hubclient.cache.integrity import verify
+        from hubclient.cache.integrity.findings import together
+        from hubclient.cache.integrity.verify import verify
 
         if not sources and not self.exists:
             return together(())
@@ -112,25 +112,25 @@ class Cache:
         return remove_pin(*self._place(source))
 
     def plan_gc(self, policy: Policy) -> RemovalPlan:
-        """What goes to keep the cache within bounds; see `hubclient.cache.retention.plan_gc`."""
-        from hubclient.cache.removal import live_pulls
-        from hubclient.cache.retention import plan_gc
+        """What goes to keep the cache within bounds; see `hubclient.cache.retention.policy.plan_gc`."""
+        from hubclient.cache.retention.policy import plan_gc
+        from hubclient.cache.retention.removal import live_pulls
 
         found = self.contents()
         return plan_gc(found, policy, now=time.time(), live=live_pulls(found))
 
     def plan_prune(self, *, grace: float | None = None) -> RemovalPlan:
-        """What is of no use to anybody; see `hubclient.cache.retention.plan_prune`."""
-        from hubclient.cache.removal import live_pulls
-        from hubclient.cache.retention import GRACE, plan_prune
+        """What is of no use to anybody; see `hubclient.cache.retention.policy.plan_prune`."""
+        from hubclient.cache.retention.policy import GRACE, plan_prune
+        from hubclient.cache.retention.removal import live_pulls
 
         found = self.contents()
         return plan_prune(found, now=time.time(), grace=GRACE if grace is None else grace, live=live_pulls(found))
 
     def plan_rm(self, *sources: str | Asked) -> RemovalPlan:
         """What goes with repositories, revisions, files or folders of them."""
-        from hubclient.cache.removal import live_pulls
-        from hubclient.cache.retention import Named, plan_rm_all
+        from hubclient.cache.retention.policy import Named, plan_rm_all
+        from hubclient.cache.retention.removal import live_pulls
 
         named = [Named(asked.repo, asked.given, asked.file) for asked in map(_asked, sources)]
         self._there()
@@ -151,7 +151,7 @@ class Cache:
 
     def carry_out(self, plan: RemovalPlan, *, progress: Callable[[int], None] | None = None) -> Removed:
         """Remove what a plan says, as far as the disk still allows it."""
-        from hubclient.cache.removal import carry_out
+        from hubclient.cache.retention.removal import carry_out
 
         return carry_out(self.path, plan, progress=progress)
 

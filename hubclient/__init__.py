@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hubclient.cache.retention import Policy
+    from hubclient.cache.retention.policy import Policy
     from hubclient.cache.store import Cache
     from hubclient.checkpoint import Checkpoint
     from hubclient.formats.gguf.imatrix import read_imatrix
@@ -29,7 +29,7 @@ _HOMES = {
     "Cache": "hubclient.cache.store",
     "Checkpoint": "hubclient.checkpoint",
     "Hub": "hubclient.hub.client",
-    "Policy": "hubclient.cache.retention",
+    "Policy": "hubclient.cache.retention.policy",
     "Quantization": "hubclient.model",
     "place": "hubclient.placement",
     "read_imatrix": "hubclient.formats.gguf.imatrix",

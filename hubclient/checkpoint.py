@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from hubclient.execute import Progress
     from hubclient.fidelity import Outcome
     from hubclient.formats.model import OpenedCheckpoint, SourceFile
-    from hubclient.hub.push import Pushed
-    from hubclient.hub.source import Located
+    from hubclient.hub.publish.push import Pushed
+    from hubclient.hub.source.locate import Located
     from hubclient.model import Model, Target
     from hubclient.plugins import Host
 
@@ -83,14 +83,14 @@ class Checkpoint:
             with speaking(origins):
                 both = cls(joined(text.opened, vision.opened), host, origins)
             return both if headers_only else both.with_weights(progress)
-        from hubclient.hub.source import locate
+        from hubclient.hub.source.locate import locate
 
         checkpoint = cls.at(locate(source, only=only, headers=headers_only), host)
         return checkpoint if headers_only else checkpoint.with_weights(progress)
 
     @classmethod
     def at(cls, located: Located, host: Host | None = None) -> Checkpoint:
-        """Open what was found (`hubclient.hub.source.locate`), with headers only if no more of it is here."""
+        """Open what was found (`hubclient.hub.source.locate.locate`), with headers only if no more of it is here."""
         host = host or get_host()
         return cls(open_found(located, host), host, (located,))
 

@@ -13,7 +13,7 @@ from hubclient.errors import HubclientError, SourceMissing, UnsupportedFormat
 
 if TYPE_CHECKING:
     from hubclient.formats.model import OpenedCheckpoint
-    from hubclient.hub.source import Located
+    from hubclient.hub.source.locate import Located
     from hubclient.plugins import Host
 
 

@@ -24,7 +24,7 @@ from hubclient.model import Inline, Target, encodings_of
 from hubclient.opening import called
 
 if TYPE_CHECKING:
-    from hubclient.hub.source import Located
+    from hubclient.hub.source.locate import Located
 
 _SCHEMA = 1
 _WIDER = {

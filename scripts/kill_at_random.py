@@ -27,7 +27,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from killscenes import MODEL, NOW, Scene, Trial, World, running_world  # noqa: E402
 
 LARGE = 10 << 20  # bytes of a file; the ledger is told of every 8 MiB
-TWEAKS = {"hubclient.cache.marks.EVERY_BYTES": 1 << 20}  # so that a verification of so little has anything to go on from
+TWEAKS = {
+    "hubclient.cache.integrity.marks.EVERY_BYTES": 1 << 20
+}  # so that a verification of so little has anything to go on from
 VERBS: Mapping[str, tuple[Scene, ...]] = {
     "pull": (
         Scene("_first", ("pull", MODEL)),

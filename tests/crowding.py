@@ -44,7 +44,7 @@ def downloading(setting: str, number: str) -> None:
 
 def collecting(setting: str, number: str) -> None:
     """Collect and prune, one after the other, without a pause."""
-    from hubclient.cache.retention import Policy
+    from hubclient.cache.retention.policy import Policy
     from hubclient.cache.store import Cache
 
     def collect(store: Cache, policy: Policy | None, grace: float) -> dict[str, Any]:

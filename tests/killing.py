@@ -95,7 +95,7 @@ class Warm:
         """Begin a command, or `call` ("module:function" of the tests, given the arguments).
 
         It is killed at the fault `point`, or `after` seconds, with all the processes that it has started. `tweaks` are values
-        of modules' names that are other ones in it ("hubclient.hub.large.STEP": 1 << 18).
+        of modules' names that are other ones in it ("hubclient.hub.transfer.large.STEP": 1 << 18).
         """
         with self._lock:
             self._count += 1

@@ -22,7 +22,7 @@ from huggingface_hub.utils import _shared_blobs
 from killing import Done, Warm
 from soundness import contents, faults, incomplete, leftovers, still_to_come, torn
 
-from hubclient.cache.catalogfile import catalog_path
+from hubclient.cache.catalog.file import catalog_path
 from hubclient.cache.layout import RepoId, RepoPaths
 
 MODEL, TWIN, SMALL = "org/model", "org/twin", "org/small"
@@ -30,10 +30,10 @@ NOW = ("--grace", "0s", "--yes")
 
 # As with files a hundred times as large.
 QUICK: Mapping[str, Any] = {
-    "hubclient.hub.transfer._SMALL": 64 << 10,
-    "hubclient.hub.large.STEP": 256 << 10,
-    "hubclient.cache.marks.EVERY_BYTES": 1,
-    "hubclient.cache.removal.SETTLE": 0.01,
+    "hubclient.hub.transfer.fetch._SMALL": 64 << 10,
+    "hubclient.hub.transfer.large.STEP": 256 << 10,
+    "hubclient.cache.integrity.marks.EVERY_BYTES": 1,
+    "hubclient.cache.retention.removal.SETTLE": 0.01,
 }
 
 

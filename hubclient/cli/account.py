@@ -22,7 +22,7 @@ def login(token: str | None, as_json: bool) -> None:
     """Store a token of the Hub's, where hf, transformers and others find it too; the Hub is asked whose it is."""
     from hubclient.hub.account import checked_token
     from hubclient.hub.account import login as store
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
     session = Session.of(token=checked_token(_given(token)))
     session.need_for("login")
@@ -55,7 +55,7 @@ def logout(as_json: bool) -> None:
 def whoami(as_json: bool) -> None:
     """Show whose token is in use, what it may do, and where it comes from."""
     from hubclient.hub.account import whoami as ask
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
     account = ask(Session.of())
     if as_json:

@@ -13,7 +13,7 @@ from hubclient.cli.cacheprint import print_plan, print_repo, print_rows, print_s
 from hubclient.cli.options import SIZE, as_json, counted, human, print_json, printable, progress_bar
 
 if TYPE_CHECKING:
-    from hubclient.cache.plans import RemovalPlan
+    from hubclient.cache.retention.plans import RemovalPlan
 
     _ParamType = click.ParamType[float]
 else:
@@ -29,7 +29,7 @@ class Age(_ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """From text."""
-        from hubclient.cache.filters import age
+        from hubclient.cache.catalog.filters import age
 
         found = age(str(value))
         if found is None:
@@ -233,7 +233,7 @@ def gc(
 
     Without a bound only what nothing shows goes: abandoned downloads and the like.
     """
-    from hubclient.cache.retention import GRACE, Policy
+    from hubclient.cache.retention.policy import GRACE, Policy
 
     policy = Policy(max_size, max_age, keep_last, GRACE if grace is None else grace)
     _carry_out(store, store.plan_gc(policy), dry_run=dry_run, yes=yes, as_json=as_json)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hubclient.cache.keeping import ago
+from hubclient.cache.retention.keeping import ago
 from hubclient.cache.unfinished import download_of
 from hubclient.cli.options import console, counted, human, printable
 
 if TYPE_CHECKING:
+    from hubclient.cache.catalog.summary import RepoSummary
+    from hubclient.cache.catalog.tally import Stats
     from hubclient.cache.model import CachedRepo
-    from hubclient.cache.plans import Kept, RemovalPlan
-    from hubclient.cache.summary import RepoSummary
-    from hubclient.cache.tally import Stats
+    from hubclient.cache.retention.plans import Kept, RemovalPlan
 
 _FEW = 5  # things that stay, which are told one by one
 _RIGHT = ("size", "files", "frees")  # columns of numbers

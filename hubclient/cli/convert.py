@@ -130,7 +130,7 @@ def convert(
         print_json(plan.as_json()) if as_json else _print_plan(plan)
         ctx.exit(1 if strict and plan.losses else 0)
     if checkpoint.headers_only:
-        from hubclient.hub.preflight import refuse_early
+        from hubclient.hub.source.preflight import refuse_early
 
         refuse_early(checkpoint, plan, strict=strict, force=force)
         plan = planned(with_weights(checkpoint))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from hubclient.cli.options import as_json, console, counted, human, print_json, printable, progress_bar
-from hubclient.hub.crew import WORKERS
+from hubclient.hub.transfer.crew import WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hubclient.hub.preflight import Preflight
     from hubclient.hub.pull import Pulled
     from hubclient.hub.pullplan import PullPlan
+    from hubclient.hub.source.preflight import Preflight
 
 TARGETS = ("gguf", "safetensors", "mlx")
 

@@ -1,4 +1,4 @@
-"""`hubclient push`: one call of hubclient.hub.push."""
+"""`hubclient push`: one call of hubclient.hub.publish.push."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hubclient.cli.options import as_json, counted, human, print_json, printable
 from hubclient.cli.pull import exclude, include
 
 if TYPE_CHECKING:
-    from hubclient.hub.push import Pushed
+    from hubclient.hub.publish.push import Pushed
 
 _SHOWN = 8  # files
 
@@ -49,8 +49,8 @@ def push(
     A model card is written that says what the files are and what they were made from; one that is there is only added to.
     Hidden files, unfinished outputs and what is called like a token or a key never go. Prints the commit's address.
     """
-    from hubclient.hub.push import push as send
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
+    from hubclient.hub.publish.push import push as send
 
     with ExitStack() as stack:
         pushed = send(

@@ -31,8 +31,8 @@ _ORDERS = ("downloads", "likes", "updated", "created", "trending")
 @as_json
 def search(text: str, limit: int, tags: tuple[str, ...], author: str | None, sort: str, offline: bool, as_json: bool) -> None:
     """Find models on the Hub whose names hold the words of TEXT."""
+    from hubclient.hub.net.session import Session
     from hubclient.hub.search import search as find
-    from hubclient.hub.session import Session
 
     found = find(Session.of(offline=offline or None), text, limit=limit, filter=tags, author=author, sort=sort)
     if as_json:
@@ -51,8 +51,8 @@ def info(repo: str, files: bool, offline: bool, as_json: bool) -> None:
     from hubclient.cache.layout import default_cache
     from hubclient.errors import UsageError
     from hubclient.hub.naming import asked_of
+    from hubclient.hub.net.session import Session
     from hubclient.hub.search import info as look
-    from hubclient.hub.session import Session
 
     asked = asked_of(repo)
     if asked.file is not None:

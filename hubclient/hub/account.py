@@ -22,7 +22,7 @@ from hubclient.ground.atomic import replace_file
 from hubclient.ground.names import shown
 
 if TYPE_CHECKING:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 _NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # in the order in which huggingface_hub looks at them

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 from hubclient.cache.asked import Asked
 from hubclient.cache.layout import default_cache
 from hubclient.errors import DamagedInput, EnvironmentFault, Unsupported, UsageError
-from hubclient.hub.crew import WORKERS
 from hubclient.hub.lockfile import DEFAULT_NAME
 from hubclient.hub.selection import selecting
+from hubclient.hub.transfer.crew import WORKERS
 
 if TYPE_CHECKING:
     from hubclient.ground.progress import Progress, Stage
     from hubclient.hub.account import Account
     from hubclient.hub.locking import Locked, Synced
-    from hubclient.hub.preflight import Preflight
+    from hubclient.hub.net.session import Session
+    from hubclient.hub.publish.push import Pushed
     from hubclient.hub.pull import Pulled
     from hubclient.hub.pullplan import PullPlan
-    from hubclient.hub.push import Pushed
     from hubclient.hub.repair import Repaired
     from hubclient.hub.resolve import Resolved
     from hubclient.hub.search import Found, Info
-    from hubclient.hub.session import Session
+    from hubclient.hub.source.preflight import Preflight
 
 
 class Hub:
@@ -52,7 +52,7 @@ class Hub:
     @cached_property
     def session(self) -> Session:
         """The connection."""
-        from hubclient.hub.session import Session
+        from hubclient.hub.net.session import Session
 
         return Session.of(**self._given)  # type: ignore[arg-type]
 
@@ -171,8 +171,8 @@ class Hub:
         return sync(self.session, self.cache, Path(path), check=check, workers=workers, progress=progress, stage=stage)
 
     def push(self, path: Path | str, repo: str, **options: Any) -> Pushed:
-        """Send a file or folder; see `hubclient.hub.push.push`."""
-        from hubclient.hub.push import push
+        """Send a file or folder; see `hubclient.hub.publish.push.push`."""
+        from hubclient.hub.publish.push import push
 
         return push(self.session, Path(path), repo, cache=self.cache, **options)
 
@@ -228,7 +228,7 @@ class Hub:
 
     def _look_ahead(self, plan: PullPlan, file: str | None) -> Preflight | None:
         """What config and headers tell of a model whose weights are to come; None of anything else, and where they tell nothing."""
-        from hubclient.hub.preflight import preflight
+        from hubclient.hub.source.preflight import preflight
 
         if self.session.offline or not plan.brings_weights:
             return None

@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubclient.cache.asked import Asked
-from hubclient.cache.gate import writer
 from hubclient.cache.layout import RepoPaths
-from hubclient.cache.placing import read_ref, write_ref
+from hubclient.cache.writing.gate import writer
+from hubclient.cache.writing.placing import read_ref, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault, Offline, SourceMissing, UsageError
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import several, shown
 from hubclient.ground.progress import Progress, Stage
-from hubclient.hub.crew import WORKERS
 from hubclient.hub.lockfile import DEFAULT_NAME, Lock, LockEntry, read_lock, write_lock
 from hubclient.hub.pull import Pulled, carry_out
 from hubclient.hub.pullplan import PullPlan, chosen, look_at, missing_offline, plan_of
 from hubclient.hub.resolve import Resolved, resolve
 from hubclient.hub.selection import Choice, selecting, unfit
+from hubclient.hub.transfer.crew import WORKERS
 
 if TYPE_CHECKING:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def is_address(text: str) -> bool:
 
 
 def _endpoint() -> str:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
     return Session.of().endpoint
 

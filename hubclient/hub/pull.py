@@ -13,17 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.cache.forsaking import forsake
-from hubclient.cache.gate import writer
 from hubclient.cache.layout import DEFAULT_REVISION, RepoId
 from hubclient.cache.notes import mark_used
-from hubclient.cache.placing import make_folder, prepare, read_ref, storing, write_ref
 from hubclient.cache.present import present_of
 from hubclient.cache.trees import write_tree
+from hubclient.cache.writing.forsaking import forsake
+from hubclient.cache.writing.gate import writer
+from hubclient.cache.writing.placing import make_folder, prepare, read_ref, storing, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault, NetworkFault
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.progress import Progress, Stage
-from hubclient.hub.crew import WORKERS
 from hubclient.hub.pullplan import (
     PullPlan,
     Select,
@@ -37,10 +36,11 @@ from hubclient.hub.pullplan import (
 )
 from hubclient.hub.resolve import Resolved
 from hubclient.hub.selection import unfit
-from hubclient.hub.transfers import Transfers
+from hubclient.hub.transfer.crew import WORKERS
+from hubclient.hub.transfer.transfers import Transfers
 
 if TYPE_CHECKING:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
 _ROUNDS = 3  # of transfers; the second is for what was removed meanwhile
 

@@ -22,8 +22,8 @@ from hubclient.hub.resolve import Resolved, resolve, resolve_offline
 from hubclient.hub.selection import Choice, choose, unfit
 
 if TYPE_CHECKING:
-    from hubclient.hub.parts import Found
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
+    from hubclient.hub.transfer.parts import Found
 
 Select = Callable[[Resolved], Collection[str]]
 _SHOWN = 5  # names in a sentence
@@ -164,8 +164,8 @@ def told_here(resolved: Resolved) -> str:
 
 def _selecting_offline(cache: Path, asked: Asked) -> Select:
     """What a conversion needs, by what is here alone."""
-    from hubclient.hub.session import Session
-    from hubclient.hub.source import wanted_of
+    from hubclient.hub.net.session import Session
+    from hubclient.hub.source.locate import wanted_of
 
     return lambda resolved: wanted_of(Session.of(token=False, offline=True), cache, asked, resolved).names
 
@@ -251,7 +251,7 @@ def _are(count: int) -> str:
 
 def unfinished(blobs: Path, sizes: Mapping[str, int]) -> dict[str, list[Found]]:
     """What earlier or other runs have begun of blobs, by etag; `sizes` are the blobs' that are asked about."""
-    from hubclient.hub.parts import LEDGER, parts_of
+    from hubclient.hub.transfer.parts import LEDGER, parts_of
 
     try:
         begun = {name.partition(".")[0] for name in os.listdir(blobs) if name.endswith(LEDGER)}
@@ -295,7 +295,7 @@ def _meant(resolved: Resolved, file: str) -> Sequence[str]:
     if not resolved.complete:
         told = f"{file} of {resolved.asked} is not here, and offline was asked for"
         raise Offline(told, (file,), hint=f"`hubclient pull {resolved.asked}:{file}` fetches it")
-    from hubclient.hub.needed import wanted
+    from hubclient.hub.source.needed import wanted
 
     return tuple(sorted(wanted(resolved.entries, Asked(resolved.repo, resolved.revision, file), lambda _: ()).names))
 
@@ -316,7 +316,7 @@ def _counted(entries: dict[str, TreeEntry], progress: Progress | None) -> Callab
 
 def _kept(found: Iterable[Sequence[Found]]) -> tuple[int, int]:
     """Bytes that unfinished downloads have left, and bytes of disk that they hold and that the next one takes over."""
-    from hubclient.hub.ranges import Ranges
+    from hubclient.hub.transfer.ranges import Ranges
 
     kept = reserved = 0
     for parts in found:

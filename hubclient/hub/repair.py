@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.cache.findings import Finding, Place
-from hubclient.cache.gate import writer
-from hubclient.cache.integrity import verify
+from hubclient.cache.integrity.findings import Finding, Place
+from hubclient.cache.integrity.mending import Copies, repair_locally
+from hubclient.cache.integrity.reading import Progress
+from hubclient.cache.integrity.verify import verify
 from hubclient.cache.layout import RepoId, RepoPaths
-from hubclient.cache.mending import Copies, repair_locally
-from hubclient.cache.placing import make_folder, storing
-from hubclient.cache.reading import Progress
 from hubclient.cache.trees import TreeEntry, checked_entry, read_tree, write_tree
+from hubclient.cache.writing.gate import writer
+from hubclient.cache.writing.placing import make_folder, storing
 from hubclient.errors import AccessDenied, DamagedInput, NetworkFault, Offline, SourceMissing
 from hubclient.ground.faultpoints import reach
 from hubclient.ground.names import shown
-from hubclient.hub.session import Session
+from hubclient.hub.net.session import Session
 
 if TYPE_CHECKING:
-    from hubclient.hub.connections import Connections
+    from hubclient.hub.net.connections import Connections
 
 _FAULTS = (
     AccessDenied,
@@ -167,8 +167,8 @@ class _Fetching:
                         raise DamagedInput("is still not what it should be", file=paths.blob(entry.etag))
 
     def _blob(self, paths: RepoPaths, place: Place, entry: TreeEntry) -> None:
-        from hubclient.hub.connections import Connections
-        from hubclient.hub.transfer import fetch
+        from hubclient.hub.net.connections import Connections
+        from hubclient.hub.transfer.fetch import fetch
 
         self._connections = self._connections or Connections()
         self._wanted += entry.size

@@ -21,10 +21,10 @@ from hubclient.cache.lookup import refuse_linked
 from hubclient.cache.trees import TreeEntry, checked_entry, read_tree
 from hubclient.errors import DamagedInput, EnvironmentFault, NetworkFault, Offline, UsageError
 from hubclient.ground.names import shown
-from hubclient.hub.failures import About
+from hubclient.hub.net.failures import About
 
 if TYPE_CHECKING:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
 MAX_FILES = 1_000_000
 WEIGHTS = (".safetensors", ".gguf")
@@ -194,7 +194,7 @@ def _refuse_crossing(entries: Mapping[str, TreeEntry], source: str) -> None:
 
 
 def _commit_here(paths: RepoPaths, revision: str) -> str:
-    from hubclient.cache.placing import read_ref
+    from hubclient.cache.writing.placing import read_ref
 
     if is_commit(revision):
         return revision
@@ -214,7 +214,7 @@ def _commit_here(paths: RepoPaths, revision: str) -> str:
 
 def _snapshot(paths: RepoPaths, commit: str, revision: str) -> dict[str, TreeEntry]:
     """What the snapshot shows and can be used."""
-    from hubclient.cache.scan import scan_repo
+    from hubclient.cache.scanning.scan import scan_repo
 
     revisions = scan_repo(paths.cache, paths.repo).revisions if paths.snapshot(commit).is_dir() else ()
     files = next((found.files for found in revisions if found.commit == commit), None)

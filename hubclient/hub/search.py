@@ -15,11 +15,11 @@ from hubclient.cache.layout import DEFAULT_REVISION, RepoId, RepoPaths, is_commi
 from hubclient.errors import DamagedInput, HubclientError, NetworkFault, UnsupportedArchitecture, UsageError
 from hubclient.ground.names import shown
 from hubclient.ground.strictjson import parse_object
-from hubclient.hub.failures import About
+from hubclient.hub.net.failures import About
 from hubclient.hub.resolve import api_path, resolve_offline
 
 if TYPE_CHECKING:
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.session import Session
 
 SORTS: Mapping[str, str] = MappingProxyType({
     "downloads": "downloads", "likes": "likes", "updated": "lastModified", "created": "createdAt", "trending": "trendingScore",
@@ -180,7 +180,7 @@ def _info_here(paths: RepoPaths, revision: str) -> Info:
         InfoFile(name, entry.size, _kind(name), _is_here(paths, found.commit, name, entry.etag, entry.size))
         for name, entry in sorted(found.entries.items())
     )
-    from hubclient.cache.placing import read_ref
+    from hubclient.cache.writing.placing import read_ref
 
     names = (path.relative_to(paths.refs).as_posix() for path in sorted(paths.refs.rglob("*")) if path.is_file())
     refs = {name: commit for name in names if (commit := read_ref(paths, name))}

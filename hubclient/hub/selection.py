@@ -12,9 +12,9 @@ from hubclient.errors import SourceMissing
 from hubclient.ground.names import meant, several, shown
 
 if TYPE_CHECKING:
-    from hubclient.hub.preflight import Preflight
+    from hubclient.hub.net.session import Session
     from hubclient.hub.resolve import Resolved
-    from hubclient.hub.session import Session
+    from hubclient.hub.source.preflight import Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def selecting(
         return None
 
     def select(resolved: Resolved) -> Collection[str]:
-        from hubclient.hub.preflight import select_for
+        from hubclient.hub.source.preflight import select_for
 
         return select_for(session, cache, resolved, target, file, told)
 

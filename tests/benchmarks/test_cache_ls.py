@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import scan_cache_dir
 
 from benchmarks import cache_ls
-from hubclient.cache.listing import ls
+from hubclient.cache.catalog.listing import ls
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import pytest
 from filelock import FileLock
 from huggingface_hub.utils import _shared_blobs as theirs
 
-from hubclient.cache import locks, sharedstore
+from hubclient.cache import sharedstore
 from hubclient.cache.digests import Digest
 from hubclient.cache.layout import RepoId, RepoPaths
+from hubclient.cache.writing import locks
 from hubclient.errors import EnvironmentFault
 
 DATA, XET = b"weights", "0c" * 32

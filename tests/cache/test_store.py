@@ -10,8 +10,8 @@ import pytest
 
 from hubclient import Cache
 from hubclient.cache.layout import RepoId, RepoPaths
-from hubclient.cache.placing import place_blob, prepare, show_file, write_ref
-from hubclient.cache.retention import Policy
+from hubclient.cache.retention.policy import Policy
+from hubclient.cache.writing.placing import place_blob, prepare, show_file, write_ref
 from hubclient.errors import DamagedInput, EnvironmentFault, SourceMissing, UsageError
 
 COMMIT, OTHER = "a" * 40, "b" * 40

@@ -49,7 +49,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer) -
     for name, value in (("HF_HOME", tmp_path / "home"), ("HF_HUB_CACHE", tmp_path / "hub"), ("HF_ENDPOINT", server.endpoint)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hubclient.cache.removal.SETTLE", 0.01)
+    monkeypatch.setattr("hubclient.cache.retention.removal.SETTLE", 0.01)
     server.clear()
     (commit,) = server.repo(NAME).commits
     return Ground(tmp_path, commit)

@@ -82,7 +82,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: HubServer, fi
         server.clear()
         return Place(cache, layout, commit, "1" * 40, out)
 
-    monkeypatch.setattr("hubclient.cache.removal.SETTLE", 0.01)
+    monkeypatch.setattr("hubclient.cache.retention.removal.SETTLE", 0.01)
     monkeypatch.chdir(tmp_path)
     return made
 

@@ -11,7 +11,7 @@ from hubserver import HubServer
 
 from hubclient.errors import AccessDenied, EnvironmentFault, NetworkFault, Offline, UsageError
 from hubclient.hub.account import checked_token, login, logout, store_token, stored_token, whoami
-from hubclient.hub.session import Session
+from hubclient.hub.net.session import Session
 
 
 @pytest.fixture(autouse=True)

@@ -333,8 +333,8 @@ def test_a_commit_without_files_has_an_empty_snapshot(hub: Hub, server: HubServe
 
 
 def test_an_unreachable_hub_is_one_sentence(cache: Path):
-    from hubclient.hub.patience import Patience
-    from hubclient.hub.session import Session
+    from hubclient.hub.net.patience import Patience
+    from hubclient.hub.net.session import Session
 
     hub = Hub("http://127.0.0.1:9", cache=cache, token=False)
     hub.session = Session.of("http://127.0.0.1:9", False, patience=Patience(tries=1))

@@ -15,13 +15,13 @@ import pytest
 from cachemaking import make, sha256, spoil, state, xet
 from hubserver import HubServer
 
-from hubclient.cache.findings import Finding
-from hubclient.cache.integrity import verify
+from hubclient.cache.integrity.findings import Finding
+from hubclient.cache.integrity.verify import verify
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.sharedstore import entry_path
+from hubclient.hub.net.session import Session
 from hubclient.hub.pull import pull
 from hubclient.hub.repair import repair
-from hubclient.hub.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 WEIGHTS = random.Random(8).randbytes(200_000)
@@ -211,7 +211,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from hubclient.hub.repair import repair
-from hubclient.hub.session import Session
+from hubclient.hub.net.session import Session
 done = repair(Session.of(token=False), Path(sys.argv[1]))
 assert done.ok, done
 """

@@ -10,9 +10,9 @@ from hubserver import HubServer
 
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.errors import AccessDenied, NetworkFault, Offline, SourceMissing, UsageError
-from hubclient.hub.patience import Patience
+from hubclient.hub.net.patience import Patience
+from hubclient.hub.net.session import Session
 from hubclient.hub.search import Info, info, search
-from hubclient.hub.session import Session
 
 CONFIG = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'
 
@@ -141,7 +141,7 @@ def test_hostile_names_are_shown_and_nothing_else(server: HubServer, stranger: S
 
 @pytest.mark.parametrize("answer", ["[]", "{}", '{"sha": 1}', '{"sha": "x"}', "null", "not json"])
 def test_answers_that_are_no_use(stranger: Session, cache: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    from hubclient.hub import session as module
+    from hubclient.hub.net import session as module
 
     monkeypatch.setattr(module, "_whole", lambda *_: answer.encode())
     monkeypatch.setattr(module.Session, "_get", _answered)
