@@ -57,11 +57,19 @@ def _with_cache(command: Callable[..., None]) -> Callable[..., None]:
     @click.pass_context
     def run(ctx: click.Context, /, another: str | None, **options: Any) -> None:
         store = ctx.obj["cache"] if another is None else Cache(another)
-        if not store.exists:
-            click.echo(printable(f"{store.path}: there is no cache here yet"), err=True)
-        ctx.invoke(command, store, **options)
+        try:
+            ctx.invoke(command, store, **options)
+        except click.exceptions.Exit:
+            _tell_absence(store)
+            raise
+        _tell_absence(store)
 
     return update_wrapper(run, command)
+
+
+def _tell_absence(store: Cache) -> None:
+    if not store.exists:
+        click.echo(printable(f"{store.path}: there is no cache here yet"), err=True)
 
 
 yes = click.option("--yes", "-y", is_flag=True, help="Do it without asking.")

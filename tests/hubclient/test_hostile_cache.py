@@ -206,7 +206,7 @@ HOSTILE = (
 
 
 UNPORTABLE = frozenset(
-    ["C:\\drive", "C:drive", "\\\\host\\share", "aux.json", "trailing.", "line\nbreak", "a\u202egnp.exe", "com1.txt"]
+    ["C:\\drive", "C:drive", "\\\\host\\share", "aux.json", "trailing.", "line\nbreak", "a\u202egnp.exe", "com1.txt", "x" * 256]
 )
 
 
