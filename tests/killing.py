@@ -28,8 +28,10 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parent.parent
 _IMPORTED = (
     *(f"hubclient.cli.{name}" for name in ("cache", "lock", "pull", "sync")),
-    *(f"hubclient.hub.{name}" for name in ("client", "large", "locking", "nearby", "parts", "preflight", "repair", "transfer")),
-    *(f"hubclient.cache.{name}" for name in ("catalogrows", "integrity", "listing", "marks", "removal", "retention", "store")),
+    *(f"hubclient.hub.{name}" for name in ("client", "locking", "repair", "source.preflight")),
+    *(f"hubclient.hub.transfer.{name}" for name in ("fetch", "large", "nearby", "parts")),
+    *(f"hubclient.cache.{name}" for name in ("catalog.listing", "catalog.rows", "integrity.marks", "integrity.verify", "store")),
+    *(f"hubclient.cache.retention.{name}" for name in ("policy", "removal")),
     "asyncio",
     "ctypes",
     "filelock",
