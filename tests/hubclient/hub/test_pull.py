@@ -36,6 +36,7 @@ FILES: dict[str, bytes] = {
     "README.md": b"# Read me",
     "empty.txt": b"",
 }
+HEEDS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job's children ignore it
 CODE = """
 import sys
 from hubclient.hub.client import Hub
@@ -53,7 +54,7 @@ def contents(snapshot: Path) -> dict[str, bytes]:
 def puller(*sources: str, **environment: str) -> subprocess.Popen[str]:
     """A pull in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, *sources],
+        [sys.executable, "-c", HEEDS + CODE, *sources],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
