@@ -130,7 +130,8 @@ class Hub:
         progress: Progress | None = None,
         stage: Stage | None = None,
     ) -> Pulled:
-        """See that a repository's files are in the cache, or those of them that are wanted; see `hubclient.hub.pull.pull`.
+        """See that a repository's files are in the cache, or those of them that are wanted; see
+        `hubclient.hub.pullplan.plan_pull` and `hubclient.hub.pull.carry_out`.
 
         `target` ("gguf", "safetensors", "mlx") takes what a conversion to it needs; what cannot be converted is refused from
         its headers, before any weights come.

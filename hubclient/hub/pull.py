@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubclient.cache.layout import DEFAULT_REVISION, RepoId
 from hubclient.cache.notes import mark_used
 from hubclient.cache.present import present_of
 from hubclient.cache.trees import write_tree
@@ -25,12 +24,10 @@ from hubclient.ground.faultpoints import reach
 from hubclient.ground.progress import Progress, Stage
 from hubclient.hub.pullplan import (
     PullPlan,
-    Select,
     anything_came,
     distinct_size,
     files_json,
     named_json,
-    plan_pull,
     refuse_overfull,
     unfinished,
 )
@@ -83,37 +80,15 @@ class Pulled:
         }
 
 
-def pull(
-    session: Session,
-    cache: Path,
-    repo: RepoId,
-    revision: str = DEFAULT_REVISION,
-    *,
-    file: str | None = None,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
-    select: Select | None = None,
-    check: bool = False,
-    workers: int = WORKERS,
-    progress: Progress | None = None,
-    stage: Stage | None = None,
-) -> Pulled:
-    """See that a revision's files are in the cache at `cache`, and fetch what is missing, `workers` files at a time.
-
-    What is chosen and what is raised before anything is fetched is told at `plan_pull`. `progress` is called with the bytes
-    that have come and all that are to come, `stage` with what takes time now. What is here counts by its name and size, or
-    with `check` by its digest. What a failing or interrupted run has fetched stays for the next. Raises NotEnoughSpace,
-    EnvironmentFault, NetworkFault, AccessDenied, and DamagedInput for bytes that are others than the Hub says.
-    """
-    chosen = {"file": file, "include": include, "exclude": exclude, "select": select}
-    plan = plan_pull(session, cache, repo, revision, **chosen, check=check, progress=progress, stage=stage)  # type: ignore[arg-type]
-    return carry_out(session, plan, workers=workers, progress=progress, stage=stage)
-
-
 def carry_out(
     session: Session, plan: PullPlan, *, workers: int = WORKERS, progress: Progress | None = None, stage: Stage | None = None
 ) -> Pulled:
-    """Do what a plan says; see `pull`."""
+    """See that the files of a plan are in the cache: fetch what is missing, `workers` files at a time.
+
+    `progress` is called with the bytes that have come and all that are to come, `stage` with what takes time now. What a
+    failing or interrupted run has fetched stays for the next. Raises NotEnoughSpace, EnvironmentFault, NetworkFault,
+    AccessDenied, and DamagedInput for bytes that are others than the Hub says.
+    """
     notes = [unfit(pattern, plan.resolved.entries) for pattern in plan.unmatched] + _facts(plan)
     if not plan.present.wanted and not plan.present.unshown:
         _tidy(plan)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import checkpoints
 import pytest
+from hubserver import HubServer
 from running import Failing
 
 from hubclient import Checkpoint
@@ -42,3 +44,19 @@ def failing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return caught.value.code, captured.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    """A hub on this machine."""
+    with HubServer(root=tmp_path_factory.mktemp("served")) as started:
+        yield started
+
+
+@pytest.fixture
+def server(running: HubServer) -> HubServer:
+    """The hub, with nothing in it and no faults."""
+    for kept in (running.store.repos, running.store.names, running.store.tokens):
+        kept.clear()
+    running.clear()
+    return running

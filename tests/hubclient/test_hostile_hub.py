@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +66,6 @@ ASKING = (
     ("inspect", "org/name"),
     ("convert", "org/name", "out.gguf", "--to", "gguf"),
 )
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
-    with HubServer(root=tmp_path_factory.mktemp("served")) as started:
-        yield started
-
-
-@pytest.fixture
-def server(running: HubServer) -> HubServer:
-    for kept in (running.store.repos, running.store.names, running.store.tokens):
-        kept.clear()
-    running.clear()
-    return running
 
 
 @pytest.fixture

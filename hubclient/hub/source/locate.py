@@ -101,7 +101,7 @@ class Located:
         return opened if skeleton is None else skeleton.holding(opened)
 
     def completed(self, progress: Progress | None = None) -> Located:
-        """The same with all its files in the cache. Raises what `hubclient.hub.pull.pull` raises."""
+        """The same with all its files in the cache. Raises what `hubclient.hub.pull.carry_out` raises."""
         if self.hub is None or self.hub.skeleton is None:
             return self
         hub = self.hub

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,22 +23,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
-    """A hub on this machine."""
-    with HubServer(root=tmp_path_factory.mktemp("served")) as started:
-        yield started
-
-
-@pytest.fixture
-def server(running: HubServer) -> HubServer:
-    """The hub, with nothing in it and no faults."""
-    for kept in (running.store.repos, running.store.names, running.store.tokens):
-        kept.clear()
-    running.clear()
-    return running
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from hubclient.cache.integrity.verify import verify
 from hubclient.cache.layout import RepoId, RepoPaths
 from hubclient.cache.sharedstore import entry_path
 from hubclient.hub.net.session import Session
-from hubclient.hub.pull import pull
+from hubclient.hub.pull import carry_out
+from hubclient.hub.pullplan import plan_pull
 from hubclient.hub.repair import repair
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -38,7 +39,7 @@ def session(server: HubServer) -> Session:
 def pulled(server: HubServer, session: Session, cache: Path) -> tuple[RepoPaths, str]:
     """A repository and its commit, on the hub and in the cache."""
     commit = server.repo("org/name").commit({"config.json": SMALL, "model.safetensors": WEIGHTS, "a/copy.bin": WEIGHTS})
-    pull(session, cache, NAME)
+    carry_out(session, plan_pull(session, cache, NAME))
     server.requests.clear()
     return RepoPaths(cache, NAME), commit
 

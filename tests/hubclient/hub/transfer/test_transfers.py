@@ -16,7 +16,7 @@ from hubclient.hub.client import Hub
 from hubclient.hub.net.connections import Stopped
 from hubclient.hub.net.patience import Patience
 from hubclient.hub.net.session import Session
-from hubclient.hub.pull import pull
+from hubclient.hub.pull import carry_out
 from hubclient.hub.pullplan import plan_pull
 from hubclient.hub.transfer.crew import run_all
 from hubclient.hub.transfer.transfers import Tally, Transfers, in_order
@@ -112,5 +112,6 @@ def test_a_wait_that_the_hub_asks_for_is_told(server: HubServer, cache: Path, mo
         server.fault("status", path=path, status=429, headers={"Retry-After": "300"}, times=1)
     told: list[str] = []
     monkeypatch.setattr("hubclient.hub.net.patience.random.uniform", lambda *_: 0.0)
-    pull(Session.of(server.endpoint, False, patience=Patience(tries=2)), cache, RepoId("org/name"), stage=told.append)
+    session = Session.of(server.endpoint, False, patience=Patience(tries=2))
+    carry_out(session, plan_pull(session, cache, RepoId("org/name"), stage=told.append), stage=told.append)
     assert told.count("the Hub asks to wait 300 s") == 2
